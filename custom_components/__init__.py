@@ -1,0 +1,1 @@
+"""Custom components: the package that Home Assistant's loader looks into."""

@@ -1,0 +1,122 @@
+"""Home Agent: a conversation agent on the user's own model servers."""
+
+from pathlib import Path
+from typing import Any
+
+from homeassistant.config_entries import ConfigEntry
+from homeassistant.const import Platform
+from homeassistant.core import HomeAssistant
+from homeassistant.exceptions import ConfigEntryAuthFailed, ConfigEntryNotReady
+from homeassistant.helpers import config_validation as cv, device_registry as dr
+from homeassistant.helpers.aiohttp_client import async_get_clientsession
+from homeassistant.helpers.typing import ConfigType
+
+from .actions import async_setup_actions
+from .const import CONF_LLM_SERVER_KIND, DOMAIN, SUBENTRY_EMBEDDING
+from .data import HomeAgentConfigEntry, HomeAgentData, merged_config
+from .device import device_info
+from .migration import async_migrate_from_version_1
+from .role import Role, role_connection
+from .servers.base import ModelServer
+from .servers.errors import InvalidAuth, ModelServerError
+from .servers.factory import connect
+from .vector_db_manager import VectorDBManager, index_path
+
+PLATFORMS = [Platform.CONVERSATION]
+
+CONFIG_SCHEMA = cv.config_entry_only_config_schema(DOMAIN)
+
+
+async def async_setup(hass: HomeAssistant, config: ConfigType) -> bool:
+    """Register the actions."""
+    async_setup_actions(hass)
+    return True
+
+
+async def async_setup_entry(hass: HomeAssistant, entry: HomeAgentConfigEntry) -> bool:
+    """Connect to the server and set up its model roles."""
+    server = await _async_connect(hass, entry)
+    entry.runtime_data = HomeAgentData(server)
+    device_registry = dr.async_get(hass)
+    for subentry in entry.subentries.values():
+        device_registry.async_get_or_create(
+            config_entry_id=entry.entry_id,
+            config_subentry_id=subentry.subentry_id,
+            **device_info(entry, subentry),
+        )
+    for subentry in entry.get_subentries_of_type(SUBENTRY_EMBEDDING):
+        manager = VectorDBManager(
+            hass,
+            merged_config(entry, subentry),
+            path=index_path(hass, subentry.subentry_id),
+        )
+        await manager.async_start()
+        entry.async_on_unload(manager.async_stop)
+        entry.runtime_data.vector_db_managers[subentry.subentry_id] = manager
+    await hass.config_entries.async_forward_entry_setups(entry, PLATFORMS)
+    entry.async_on_unload(entry.add_update_listener(_async_reload))
+    return True
+
+
+async def async_unload_entry(hass: HomeAssistant, entry: HomeAgentConfigEntry) -> bool:
+    """Unload an entry."""
+    return await hass.config_entries.async_unload_platforms(entry, PLATFORMS)
+
+
+async def async_remove_entry(hass: HomeAssistant, entry: HomeAgentConfigEntry) -> None:
+    """Remove the indexes of an entry that is removed."""
+    paths = [
+        index_path(hass, subentry.subentry_id)
+        for subentry in entry.get_subentries_of_type(SUBENTRY_EMBEDDING)
+    ]
+    await hass.async_add_executor_job(_remove_files, paths)
+
+
+async def async_migrate_entry(hass: HomeAssistant, entry: ConfigEntry[Any]) -> bool:
+    """Take over an entry of version 1; refuse one of a later version."""
+    if entry.version == 1:
+        async_migrate_from_version_1(hass, entry)
+    return entry.version == 2
+
+
+async def _async_connect(
+    hass: HomeAssistant, entry: HomeAgentConfigEntry
+) -> ModelServer:
+    """Return the entry's server, which answers.
+
+    Raise ConfigEntryAuthFailed if it refuses the key and ConfigEntryNotReady if
+    it does not answer.
+    """
+    try:
+        server = await connect(
+            async_get_clientsession(hass), role_connection(entry.data, Role.LLM)
+        )
+        await server.list_models()
+    except ModelServerError as err:
+        error = (
+            ConfigEntryAuthFailed
+            if isinstance(err, InvalidAuth)
+            else ConfigEntryNotReady
+        )
+        raise error(
+            translation_domain=err.translation_domain,
+            translation_key=err.translation_key,
+            translation_placeholders=err.translation_placeholders,
+        ) from err
+    if entry.data.get(CONF_LLM_SERVER_KIND) is None:
+        hass.config_entries.async_update_entry(
+            entry, data={**entry.data, CONF_LLM_SERVER_KIND: str(server.kind)}
+        )
+    return server
+
+
+async def _async_reload(hass: HomeAssistant, entry: HomeAgentConfigEntry) -> None:
+    """Reload an entry that was changed."""
+    await hass.config_entries.async_reload(entry.entry_id)
+
+
+def _remove_files(paths: list[Path]) -> None:
+    """Remove indexes with the files that SQLite puts beside them; blocks."""
+    for path in paths:
+        for suffix in ("", "-wal", "-shm"):
+            Path(f"{path}{suffix}").unlink(missing_ok=True)

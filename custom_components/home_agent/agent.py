@@ -1,0 +1,257 @@
+"""The agent: one turn of conversation with the primary LLM."""
+
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import aclosing
+from dataclasses import asdict
+import logging
+from typing import Any, Final
+
+from homeassistant.components import conversation
+from homeassistant.core import HomeAssistant
+from homeassistant.exceptions import HomeAssistantError
+from homeassistant.helpers import llm
+from homeassistant.util.json import (
+    JSON_DECODE_EXCEPTIONS,
+    JsonObjectType,
+    json_loads,
+)
+
+from .const import (
+    CONF_LLM_KEEP_ALIVE,
+    CONF_LLM_STREAM,
+    CONF_MAX_HISTORY,
+    DEFAULT_MAX_HISTORY,
+    DOMAIN,
+)
+from .keep_alive import KeepAlive
+from .prompt import async_messages, tool_specs
+from .role import ModelRole, Role
+from .servers.base import ModelServer
+from .servers.errors import ConnectionLost
+from .servers.messages import (
+    ChatAnswer,
+    ChatDelta,
+    ChatMessage,
+    ChatRequest,
+    ToolCall,
+    ToolSpec,
+)
+
+_LOGGER = logging.getLogger(__name__)
+
+# How often the model may ask for tools before it must answer.
+MAX_TOOL_ROUNDS: Final = 10
+
+type _HassDelta = (
+    conversation.AssistantContentDeltaDict | conversation.ToolResultContentDeltaDict
+)
+
+
+class HomeAgent:
+    """Answers with the primary LLM, which may use Home Assistant's tools."""
+
+    def __init__(
+        self,
+        hass: HomeAssistant,
+        config: Mapping[str, Any],
+        server: ModelServer | None = None,
+    ) -> None:
+        """Make an agent from a flat configuration.
+
+        server saves finding it out, where it is known already.
+        """
+        self.hass = hass
+        self._config = config
+        self._role = ModelRole(hass, config, Role.LLM, server)
+        self._stream: bool = config.get(CONF_LLM_STREAM, True)
+        self._max_history = int(config.get(CONF_MAX_HISTORY, DEFAULT_MAX_HISTORY))
+
+    async def async_answer(self, chat_log: conversation.ChatLog, agent_id: str) -> None:
+        """Answer the last message of a chat log, into the chat log.
+
+        Raise a ModelServerError if the server fails, a HomeAssistantError if the
+        model gives no answer. What was said and done until then stays.
+        """
+        offered = tool_specs(chat_log.llm_api)
+        for round_number in range(MAX_TOOL_ROUNDS):
+            messages = await async_messages(
+                self.hass, chat_log.content, self._max_history
+            )
+            # In the last round nothing is left but to answer.
+            tools = offered if round_number < MAX_TOOL_ROUNDS - 1 else []
+            async with aclosing(self._deltas(chat_log, messages, tools)) as deltas:
+                async for _ in chat_log.async_add_delta_content_stream(
+                    agent_id, deltas
+                ):
+                    pass
+            if not chat_log.unresponded_tool_results:
+                break
+        last = chat_log.content[-1]
+        if not isinstance(last, conversation.AssistantContent) or not last.content:
+            raise HomeAssistantError(
+                translation_domain=DOMAIN, translation_key="no_answer"
+            )
+
+    async def _call_llm(
+        self,
+        messages: list[ChatMessage],
+        *,
+        tools: Sequence[ToolSpec] = (),
+        keep_alive: str | int | None = None,
+    ) -> ChatAnswer:
+        """Return the primary LLM's answer in one piece.
+
+        keep_alive takes the place of the configured one.
+        """
+        server, request = await self._request(messages, tools, keep_alive)
+        try:
+            return await server.chat(request)
+        except ConnectionLost as err:
+            # No part of an answer was used: asking again does nothing twice.
+            _LOGGER.debug("Asking again: %s", err.log_text)
+            return await server.chat(request)
+
+    async def _call_llm_streaming(
+        self,
+        messages: list[ChatMessage],
+        *,
+        tools: Sequence[ToolSpec] = (),
+        keep_alive: str | int | None = None,
+    ) -> AsyncGenerator[ChatDelta]:
+        """Yield the primary LLM's answer as it is made.
+
+        keep_alive takes the place of the configured one. A stream that breaks
+        is asked for once more as long as nothing of it was passed on; tool calls
+        come last, so none of them has been started then.
+        """
+        server, request = await self._request(messages, tools, keep_alive)
+        stream = server.chat_stream(request)
+        try:
+            first = await anext(stream)
+        except ConnectionLost as err:
+            _LOGGER.debug("Asking again: %s", err.log_text)
+            stream = server.chat_stream(request)
+            first = await anext(stream)
+        async with aclosing(stream):
+            yield first
+            async for delta in stream:
+                yield delta
+
+    async def _request(
+        self,
+        messages: list[ChatMessage],
+        tools: Sequence[ToolSpec],
+        keep_alive: str | int | None,
+    ) -> tuple[ModelServer, ChatRequest]:
+        """Return the server and a request with the keep_alive of this role."""
+        request = self._role.chat_request(
+            messages,
+            KeepAlive.for_role(CONF_LLM_KEEP_ALIVE, self._config, keep_alive),
+            tools,
+        )
+        return await self._role.server(), request
+
+    async def _deltas(
+        self,
+        chat_log: conversation.ChatLog,
+        messages: list[ChatMessage],
+        tools: list[ToolSpec],
+    ) -> AsyncGenerator[_HassDelta]:
+        """Yield one answer of the model as deltas of a chat log."""
+        yield {"role": "assistant"}
+        if not self._stream:
+            answer = await self._call_llm(messages, tools=tools)
+            delta = ChatDelta(
+                content=answer.content,
+                thinking=answer.thinking,
+                tool_calls=answer.tool_calls,
+                stats=answer.stats,
+            )
+            for hass_delta in self._hass_deltas(chat_log, delta):
+                yield hass_delta
+            return
+        stream = self._call_llm_streaming(messages, tools=tools)
+        async with aclosing(stream):
+            async for delta in stream:
+                for hass_delta in self._hass_deltas(chat_log, delta):
+                    yield hass_delta
+
+    def _hass_deltas(
+        self, chat_log: conversation.ChatLog, delta: ChatDelta
+    ) -> list[_HassDelta]:
+        """Return a delta of the server as deltas of a chat log."""
+        result: list[_HassDelta] = []
+        if delta.content or delta.thinking:
+            result.append(
+                {
+                    "content": delta.content or None,
+                    "thinking_content": delta.thinking or None,
+                }
+            )
+        if delta.tool_calls and chat_log.llm_api is None:
+            _LOGGER.warning("The model called a tool, but none was offered")
+        elif delta.tool_calls:
+            result += _tool_deltas(delta.tool_calls)
+        if delta.stats:
+            chat_log.async_trace(
+                {"model": self._role.model, "stats": asdict(delta.stats)}
+            )
+        return result
+
+
+def _tool_deltas(calls: Sequence[ToolCall]) -> list[_HassDelta]:
+    """Return the deltas that start tool calls.
+
+    A call whose arguments are no JSON object is not made: the model is told so,
+    as if by the tool, and may try again.
+    """
+    inputs: list[llm.ToolInput] = []
+    refusals: list[_HassDelta] = []
+    for call in calls:
+        tool_input = llm.ToolInput(
+            tool_name=call.name,
+            tool_args=_repaired(call.arguments or {}),
+            external=call.arguments is None,
+        )
+        # Results find their call by its id; some servers number each reply anew,
+        # or give every call of a reply the same id.
+        if call.id and call.id not in {earlier.id for earlier in inputs}:
+            tool_input.id = call.id
+        inputs.append(tool_input)
+        if call.arguments is None:
+            error: JsonObjectType = {
+                "error": "The arguments were not a JSON object. Try again."
+            }
+            refusals.append(
+                {
+                    "role": "tool_result",
+                    "tool_call_id": tool_input.id,
+                    "tool_name": call.name,
+                    "result": llm.ToolResult(data=error, error=True),
+                }
+            )
+    return [{"tool_calls": inputs}, *refusals]
+
+
+def _repaired(arguments: dict[str, Any]) -> dict[str, Any]:
+    """Return a tool call's arguments without the usual faults of small models.
+
+    They fill in null or "" where an argument should be left out, and write
+    lists and objects as strings (seen with llama3.1 8B by Home Assistant's own
+    Ollama integration).
+    """
+    return {
+        key: _parsed(value)
+        for key, value in arguments.items()
+        if value is not None and value != ""
+    }
+
+
+def _parsed(value: Any) -> Any:
+    """Return the list or object that a string holds, or the value as it is."""
+    if isinstance(value, str) and (value[:1], value[-1:]) in (("[", "]"), ("{", "}")):
+        try:
+            return json_loads(value)
+        except JSON_DECODE_EXCEPTIONS:
+            return value
+    return value

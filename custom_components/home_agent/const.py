@@ -1,0 +1,55 @@
+"""Configuration keys and defaults of Home Agent."""
+
+from typing import Final
+
+DOMAIN: Final = "home_agent"
+
+SUBENTRY_CONVERSATION: Final = "conversation"
+SUBENTRY_EXTERNAL_LLM: Final = "external_llm"
+SUBENTRY_EMBEDDING: Final = "embedding"
+
+# The primary LLM. The connection is the config entry's, the rest a subentry's.
+CONF_LLM_BASE_URL: Final = "llm_base_url"
+CONF_LLM_API_KEY: Final = "llm_api_key"
+CONF_LLM_HEADERS: Final = "llm_proxy_headers"
+CONF_LLM_SERVER_KIND: Final = "llm_server_kind"
+CONF_LLM_KEEP_ALIVE_REFUSED: Final = "llm_keep_alive_refused"
+CONF_LLM_IDLE_TIMEOUT: Final = "llm_idle_timeout"
+CONF_LLM_MODEL: Final = "llm_model"
+CONF_LLM_KEEP_ALIVE: Final = "llm_keep_alive"
+CONF_LLM_TEMPERATURE: Final = "llm_temperature"
+CONF_LLM_TOP_P: Final = "llm_top_p"
+CONF_LLM_MAX_TOKENS: Final = "llm_max_tokens"
+CONF_LLM_NUM_CTX: Final = "llm_num_ctx"
+CONF_LLM_THINK: Final = "llm_think"
+CONF_LLM_STREAM: Final = "llm_stream"
+CONF_MAX_HISTORY: Final = "max_history"
+CONF_EXTERNAL_LLMS: Final = "external_llms"
+
+# The external LLM, a tool that the primary may ask.
+CONF_EXTERNAL_LLM_BASE_URL: Final = "external_llm_base_url"
+CONF_EXTERNAL_LLM_API_KEY: Final = "external_llm_api_key"
+CONF_EXTERNAL_LLM_MODEL: Final = "external_llm_model"
+CONF_EXTERNAL_LLM_KEEP_ALIVE: Final = "external_llm_keep_alive"
+CONF_EXTERNAL_LLM_STREAM: Final = "external_llm_stream"
+CONF_EXTERNAL_LLM_PROMPT: Final = "external_llm_prompt"
+CONF_EXTERNAL_LLM_TOOL_DESCRIPTION: Final = "external_llm_tool_description"
+CONF_EXTERNAL_LLM_CONVERSATION: Final = "external_llm_conversation"
+
+# The embedding model.
+CONF_EMBEDDING_BASE_URL: Final = "embedding_base_url"
+CONF_EMBEDDING_API_KEY: Final = "embedding_api_key"
+CONF_EMBEDDING_MODEL: Final = "embedding_model"
+CONF_EMBEDDING_KEEP_ALIVE: Final = "embedding_keep_alive"
+CONF_EMBEDDING_BATCH_SIZE: Final = "embedding_batch_size"
+CONF_EMBEDDING_SEARCH_TOOL: Final = "embedding_search_tool"
+
+DEFAULT_LLM_KEEP_ALIVE: Final = "5m"
+DEFAULT_EXTERNAL_LLM_KEEP_ALIVE: Final = "5m"
+DEFAULT_EMBEDDING_KEEP_ALIVE: Final = "5m"
+# What Home Assistant's own Ollama integration sends: a different value would
+# make the two reload each other's model.
+DEFAULT_NUM_CTX: Final = 8192
+DEFAULT_IDLE_TIMEOUT: Final = 300
+DEFAULT_MAX_HISTORY: Final = 20
+DEFAULT_EMBEDDING_BATCH_SIZE: Final = 32

@@ -1,0 +1,95 @@
+"""The conversation entity: an agent that voice assistants and chats can use."""
+
+import logging
+from typing import Literal, override
+
+from homeassistant.components import conversation
+from homeassistant.config_entries import ConfigSubentry
+from homeassistant.const import CONF_LLM_HASS_API, CONF_PROMPT, MATCH_ALL
+from homeassistant.core import HomeAssistant
+from homeassistant.helpers import llm
+from homeassistant.helpers.entity_platform import AddConfigEntryEntitiesCallback
+
+from .agent import HomeAgent
+from .agent_api import AgentAPI
+from .const import DOMAIN, SUBENTRY_CONVERSATION
+from .data import HomeAgentConfigEntry, external_llm_tools, merged_config
+from .device import device_info
+from .servers.errors import InvalidAuth, ModelServerError
+
+_LOGGER = logging.getLogger(__name__)
+
+# A turn waits for a model, not for another turn.
+PARALLEL_UPDATES = 0
+
+
+async def async_setup_entry(
+    hass: HomeAssistant,
+    config_entry: HomeAgentConfigEntry,
+    async_add_entities: AddConfigEntryEntitiesCallback,
+) -> None:
+    """Add one entity for each conversation subentry."""
+    for subentry in config_entry.get_subentries_of_type(SUBENTRY_CONVERSATION):
+        async_add_entities(
+            [HomeAgentConversationEntity(hass, config_entry, subentry)],
+            config_subentry_id=subentry.subentry_id,
+        )
+
+
+class HomeAgentConversationEntity(conversation.ConversationEntity):
+    """A conversation agent on the chat log."""
+
+    _attr_has_entity_name = True
+    _attr_name = None
+    _attr_supports_streaming = True
+
+    def __init__(
+        self, hass: HomeAssistant, entry: HomeAgentConfigEntry, subentry: ConfigSubentry
+    ) -> None:
+        """Make the agent of a conversation subentry."""
+        self._entry = entry
+        config = merged_config(entry, subentry)
+        self._agent = HomeAgent(hass, config, entry.runtime_data.server)
+        self._prompt: str | None = config.get(CONF_PROMPT)
+        api_ids: list[str] = config.get(CONF_LLM_HASS_API) or []
+        tools = external_llm_tools(hass, entry, subentry)
+        self._llm_api: list[str] | llm.API | None = api_ids or None
+        if tools:
+            self._llm_api = AgentAPI(hass, api_ids, tools)
+        self._attr_unique_id = subentry.subentry_id
+        self._attr_device_info = device_info(entry, subentry)
+        if api_ids:
+            self._attr_supported_features = (
+                conversation.ConversationEntityFeature.CONTROL
+            )
+
+    @property
+    @override
+    def supported_languages(self) -> list[str] | Literal["*"]:
+        """Return all languages: the model decides."""
+        return MATCH_ALL
+
+    @override
+    async def _async_handle_message(
+        self,
+        user_input: conversation.ConversationInput,
+        chat_log: conversation.ChatLog,
+    ) -> conversation.ConversationResult:
+        """Answer a message; the text of an error is spoken."""
+        try:
+            await chat_log.async_provide_llm_data(
+                user_input.as_llm_context(DOMAIN),
+                self._llm_api,
+                self._prompt,
+                user_input.extra_system_prompt,
+            )
+        except conversation.ConverseError as err:
+            return err.as_conversation_result()
+        try:
+            await self._agent.async_answer(chat_log, self.entity_id)
+        except ModelServerError as err:
+            _LOGGER.error("No answer: %s", err.log_text)
+            if isinstance(err, InvalidAuth):
+                self._entry.async_start_reauth(self.hass)
+            raise
+        return conversation.async_get_result_from_chat_log(user_input, chat_log)

@@ -1,0 +1,79 @@
+"""What a loaded config entry holds."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from homeassistant.config_entries import ConfigEntry, ConfigSubentry
+from homeassistant.core import HomeAssistant
+from homeassistant.util import slugify
+
+from .const import (
+    CONF_EXTERNAL_LLMS,
+    DOMAIN,
+    SUBENTRY_CONVERSATION,
+    SUBENTRY_EMBEDDING,
+    SUBENTRY_EXTERNAL_LLM,
+)
+from .role import Role
+from .servers.base import ModelServer
+from .tools.external_llm import ExternalLLMTool
+from .vector_db_manager import VectorDBManager
+
+SUBENTRY_ROLES: Final = {
+    SUBENTRY_CONVERSATION: Role.LLM,
+    SUBENTRY_EXTERNAL_LLM: Role.EXTERNAL_LLM,
+    SUBENTRY_EMBEDDING: Role.EMBEDDING,
+}
+
+
+@dataclass(slots=True)
+class HomeAgentData:
+    """What an entry needs while it is loaded.
+
+    server is the entry's own; an embedding subentry has its manager here.
+    """
+
+    server: ModelServer
+    vector_db_managers: dict[str, VectorDBManager] = field(default_factory=dict)
+
+
+type HomeAgentConfigEntry = ConfigEntry[HomeAgentData]
+
+
+def merged_config(
+    entry: ConfigEntry[Any], subentry: ConfigSubentry
+) -> Mapping[str, Any]:
+    """Return an entry's and a subentry's data as one flat configuration."""
+    return {**entry.data, **subentry.data}
+
+
+def subentry_role(subentry: ConfigSubentry) -> Role:
+    """Return the role of a subentry's model."""
+    return SUBENTRY_ROLES[subentry.subentry_type]
+
+
+def external_llm_tools(
+    hass: HomeAssistant, entry: HomeAgentConfigEntry, subentry: ConfigSubentry
+) -> list[ExternalLLMTool]:
+    """Return the tools for the external LLMs that a conversation agent may ask.
+
+    Where there are several, each tool's name tells its subentry's title.
+    """
+    chosen = [
+        external
+        for subentry_id in subentry.data.get(CONF_EXTERNAL_LLMS, ())
+        if (external := entry.subentries.get(subentry_id))
+    ]
+    if len(chosen) == 1:
+        return [ExternalLLMTool(hass, merged_config(entry, chosen[0]))]
+    tools: dict[str, ExternalLLMTool] = {}
+    for external in chosen:
+        name = base = f"{DOMAIN}__ask_{slugify(external.title)}"[:60]
+        number = 1
+        while name in tools:
+            number += 1
+            name = f"{base}_{number}"
+        config = merged_config(entry, external)
+        tools[name] = ExternalLLMTool(hass, config, name=name)
+    return list(tools.values())

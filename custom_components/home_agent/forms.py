@@ -1,0 +1,275 @@
+"""The fields of the dialogs."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any, Final
+
+from homeassistant.config_entries import ConfigEntry
+from homeassistant.const import CONF_LLM_HASS_API, CONF_PROMPT
+from homeassistant.core import HomeAssistant
+from homeassistant.data_entry_flow import section
+from homeassistant.helpers import llm
+from homeassistant.helpers.selector import (
+    BooleanSelector,
+    NumberSelector,
+    NumberSelectorConfig,
+    NumberSelectorMode,
+    SelectOptionDict,
+    SelectSelector,
+    SelectSelectorConfig,
+    SelectSelectorMode,
+    TemplateSelector,
+    TextSelector,
+    TextSelectorConfig,
+    TextSelectorType,
+)
+import probatio as vol
+
+from .const import (
+    CONF_EMBEDDING_BATCH_SIZE,
+    CONF_EMBEDDING_SEARCH_TOOL,
+    CONF_EXTERNAL_LLM_CONVERSATION,
+    CONF_EXTERNAL_LLM_PROMPT,
+    CONF_EXTERNAL_LLM_TOOL_DESCRIPTION,
+    CONF_EXTERNAL_LLMS,
+    CONF_MAX_HISTORY,
+    DEFAULT_EMBEDDING_BATCH_SIZE,
+    DEFAULT_IDLE_TIMEOUT,
+    DEFAULT_MAX_HISTORY,
+    DEFAULT_NUM_CTX,
+    SUBENTRY_EXTERNAL_LLM,
+)
+from .keep_alive import default_keep_alive
+from .role import THINK_OPTIONS, Role
+from .servers.base import Capability, ServerKind, ServerModel
+from .tools.external_llm import (
+    CONVERSATION_NOTHING,
+    CONVERSATION_OPTIONS,
+    DEFAULT_PROMPT,
+    DEFAULT_TOOL_DESCRIPTION,
+)
+
+SECTION_ADVANCED: Final = "advanced"
+KIND_AUTOMATIC: Final = "automatic"
+
+# Any other text is checked by config_flow.validate_keep_alive.
+KEEP_ALIVE_PRESETS: Final = ["0", "30s", "5m", "30m", "1h", "24h", "-1"]
+
+type Fields = dict[vol.Marker, Any]
+
+
+def new_subentry_values(role: Role) -> dict[str, Any]:
+    """Return what the form of a new model role suggests.
+
+    Not as defaults of the fields: those come back when a field is emptied.
+    """
+    keep_alive = role.key("keep_alive")
+    values: dict[str, Any] = {keep_alive: default_keep_alive(keep_alive)}
+    if role is Role.LLM:
+        values[CONF_LLM_HASS_API] = [llm.LLM_API_ASSIST]
+        values[CONF_PROMPT] = llm.DEFAULT_INSTRUCTIONS_PROMPT
+    elif role is Role.EXTERNAL_LLM:
+        values[CONF_EXTERNAL_LLM_TOOL_DESCRIPTION] = DEFAULT_TOOL_DESCRIPTION
+        values[CONF_EXTERNAL_LLM_PROMPT] = DEFAULT_PROMPT
+    return values
+
+
+def address_fields(role: Role) -> Fields:
+    """Return address and key of a server; empty means the entry's own."""
+    marker = vol.Required if role is Role.LLM else vol.Optional
+    return {
+        marker(role.key("base_url")): TextSelector(),
+        vol.Optional(vol.Secret(role.key("api_key"))): TextSelector(
+            TextSelectorConfig(
+                type=TextSelectorType.PASSWORD, autocomplete="current-password"
+            )
+        ),
+    }
+
+
+def server_kind_field() -> Fields:
+    """Return the choice to override what was found out about a server."""
+    return {
+        vol.Required(Role.LLM.key("server_kind"), default=KIND_AUTOMATIC): _select(
+            [KIND_AUTOMATIC, ServerKind.OLLAMA, ServerKind.OPENAI_COMPATIBLE],
+            translation_key="server_kind",
+        )
+    }
+
+
+def model_fields(
+    role: Role, models: Iterable[ServerModel], *, required: bool, keep_alive: bool
+) -> Fields:
+    """Return model and keep_alive of a role.
+
+    Without keep_alive for a server that is never sent one.
+    """
+    marker = vol.Required if required else vol.Optional
+    fields: Fields = {marker(role.key("model")): _model_select(role, models)}
+    if keep_alive:
+        fields[vol.Optional(role.key("keep_alive"))] = _select(
+            KEEP_ALIVE_PRESETS, custom_value=True
+        )
+    return fields
+
+
+def conversation_fields(
+    hass: HomeAssistant, entry: ConfigEntry[Any], kind: ServerKind
+) -> Fields:
+    """Return what only a conversation agent has."""
+    apis = [
+        SelectOptionDict(value=api.id, label=api.name)
+        for api in llm.async_get_apis(hass)
+    ]
+    externals = [
+        SelectOptionDict(value=subentry.subentry_id, label=subentry.title)
+        for subentry in entry.get_subentries_of_type(SUBENTRY_EXTERNAL_LLM)
+    ]
+    fields: Fields = {
+        vol.Optional(CONF_LLM_HASS_API): _select(apis, multiple=True),
+        vol.Optional(CONF_PROMPT): TemplateSelector(),
+    }
+    if externals:
+        fields[vol.Optional(CONF_EXTERNAL_LLMS)] = _select(externals, multiple=True)
+    advanced = sampling_fields(Role.LLM, kind) | {
+        vol.Optional(CONF_MAX_HISTORY, default=DEFAULT_MAX_HISTORY): _number(0, 200)
+    }
+    return fields | _advanced(advanced)
+
+
+def external_llm_fields(kind: ServerKind) -> Fields:
+    """Return what only an external LLM has."""
+    return {
+        vol.Required(
+            CONF_EXTERNAL_LLM_CONVERSATION, default=CONVERSATION_NOTHING
+        ): _select(
+            list(CONVERSATION_OPTIONS), translation_key="external_llm_conversation"
+        ),
+        vol.Optional(CONF_EXTERNAL_LLM_TOOL_DESCRIPTION): _multiline(),
+        vol.Optional(CONF_EXTERNAL_LLM_PROMPT): _multiline(),
+    } | _advanced(sampling_fields(Role.EXTERNAL_LLM, kind))
+
+
+def embedding_fields() -> Fields:
+    """Return what only an embedding model has."""
+    return {
+        vol.Required(CONF_EMBEDDING_SEARCH_TOOL, default=True): BooleanSelector(),
+    } | _advanced(
+        {
+            vol.Optional(
+                CONF_EMBEDDING_BATCH_SIZE, default=DEFAULT_EMBEDDING_BATCH_SIZE
+            ): _number(1, 512),
+        }
+        | _timeout_field(Role.EMBEDDING)
+    )
+
+
+def sampling_fields(role: Role, kind: ServerKind) -> Fields:
+    """Return how a chat model answers; empty leaves it to the server."""
+    fields: Fields = {
+        vol.Optional(role.key("temperature")): _number(0, 2, step=0.05),
+        vol.Optional(role.key("top_p")): _number(0, 1, step=0.05),
+        vol.Optional(role.key("max_tokens")): _number(1, 131072),
+    }
+    if kind is ServerKind.OLLAMA:
+        fields[vol.Optional(role.key("num_ctx"), default=DEFAULT_NUM_CTX)] = _number(
+            512, 1048576
+        )
+    return (
+        fields
+        | {
+            vol.Required(role.key("think"), default=default_think(role, kind)): _select(
+                list(THINK_OPTIONS), translation_key="think"
+            ),
+            vol.Required(role.key("stream"), default=True): BooleanSelector(),
+        }
+        | _timeout_field(role)
+    )
+
+
+def default_think(role: Role, kind: ServerKind) -> str:
+    """Return how much a new role's model thinks before it answers.
+
+    A voice assistant should answer at once. Servers other than Ollama may not
+    know the field.
+    """
+    return "off" if kind is ServerKind.OLLAMA and role is Role.LLM else "default"
+
+
+def flattened(user_input: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what was filled in, sections opened and empty fields left out."""
+    flat: dict[str, Any] = {}
+    for key, value in user_input.items():
+        flat |= flattened(value) if isinstance(value, Mapping) else {key: value}
+    return {
+        key: value.strip() if isinstance(value, str) else value
+        for key, value in flat.items()
+        if value not in (None, "", [])
+    }
+
+
+def with_sections(fields: Fields, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return flat values as the suggested values of fields with sections."""
+    return dict(values) | {
+        marker.schema: values
+        for marker, field in fields.items()
+        if isinstance(field, section)
+    }
+
+
+def _advanced(fields: Fields) -> Fields:
+    """Return fields folded away."""
+    return {
+        vol.Required(SECTION_ADVANCED): section(vol.Schema(fields), {"collapsed": True})
+    }
+
+
+def _timeout_field(role: Role) -> Fields:
+    """Return the idle timeout of a role."""
+    return {
+        vol.Optional(role.key("idle_timeout"), default=DEFAULT_IDLE_TIMEOUT): _number(
+            5, 3600, unit="s"
+        )
+    }
+
+
+def _model_select(role: Role, models: Iterable[ServerModel]) -> SelectSelector:
+    """Return the server's models that can have a role, or any other name."""
+    wanted = Capability.EMBEDDING if role is Role.EMBEDDING else Capability.CHAT
+    names = sorted(model.name for model in models if model.may(wanted))
+    return _select(names, custom_value=True)
+
+
+def _select(
+    options: list[str] | list[SelectOptionDict],
+    *,
+    translation_key: str | None = None,
+    multiple: bool = False,
+    custom_value: bool = False,
+) -> SelectSelector:
+    """Return a drop-down list."""
+    config = SelectSelectorConfig(
+        options=options,
+        multiple=multiple,
+        custom_value=custom_value,
+        mode=SelectSelectorMode.DROPDOWN,
+    )
+    if translation_key:
+        config["translation_key"] = translation_key
+    return SelectSelector(config)
+
+
+def _multiline() -> TextSelector:
+    """Return a field for more than a line."""
+    return TextSelector(TextSelectorConfig(multiline=True))
+
+
+def _number(
+    minimum: float, maximum: float, *, step: float = 1, unit: str | None = None
+) -> NumberSelector:
+    """Return a field for a number."""
+    config = NumberSelectorConfig(
+        min=minimum, max=maximum, step=step, mode=NumberSelectorMode.BOX
+    )
+    if unit:
+        config["unit_of_measurement"] = unit
+    return NumberSelector(config)

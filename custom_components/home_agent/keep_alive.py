@@ -1,0 +1,165 @@
+"""How long a server keeps a model in memory after its last request."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from fractions import Fraction
+import logging
+import os
+import re
+from typing import Any, Final, Self
+
+from .const import (
+    CONF_EMBEDDING_KEEP_ALIVE,
+    CONF_EXTERNAL_LLM_KEEP_ALIVE,
+    CONF_LLM_KEEP_ALIVE,
+    DEFAULT_EMBEDDING_KEEP_ALIVE,
+    DEFAULT_EXTERNAL_LLM_KEEP_ALIVE,
+    DEFAULT_LLM_KEEP_ALIVE,
+)
+
+_LOGGER = logging.getLogger(__name__)
+
+HOW_TO_WRITE: Final = (
+    "Write a number with a unit, such as 30s, 5m or 1h30m; "
+    "-1 to never unload the model; or 0 to unload it right after the answer"
+)
+
+# For each role: the environment variable that replaces its default, the default.
+_DEFAULTS: Final = {
+    CONF_LLM_KEEP_ALIVE: ("HOME_AGENT_LLM_KEEP_ALIVE", DEFAULT_LLM_KEEP_ALIVE),
+    CONF_EXTERNAL_LLM_KEEP_ALIVE: (
+        "HOME_AGENT_EXTERNAL_LLM_KEEP_ALIVE",
+        DEFAULT_EXTERNAL_LLM_KEEP_ALIVE,
+    ),
+    CONF_EMBEDDING_KEEP_ALIVE: (
+        "HOME_AGENT_EMBEDDING_KEEP_ALIVE",
+        DEFAULT_EMBEDDING_KEEP_ALIVE,
+    ),
+}
+
+_NANOSECONDS: Final = {
+    "ms": 10**6,
+    "s": 10**9,
+    "m": 60 * 10**9,
+    "h": 3600 * 10**9,
+}
+_PART: Final = r"(\d+\.?\d*|\.\d+)(ms|s|m|h)"
+_DURATION: Final = re.compile(rf"[+-]?({_PART})+", re.ASCII)
+# Servers count in signed 64-bit nanoseconds (Go's time.Duration); what does not
+# fit wraps around on them and unloads the model at once.
+_MAX_NANOSECONDS: Final = 2**63 - 1
+# No duration that fits needs more; Python refuses to read endless digits.
+_MAX_LENGTH: Final = 100
+
+
+class InvalidKeepAlive(ValueError):
+    """A text that no server would understand as a keep_alive."""
+
+    def __init__(self, value: object) -> None:
+        """Say what is wrong with value and what to write instead."""
+        super().__init__(f"{value!r} is not a keep_alive. {HOW_TO_WRITE}")
+
+
+@dataclass(frozen=True, slots=True)
+class KeepAlive:
+    """A keep_alive, parsed once and rendered for each kind of server.
+
+    text is what the user wrote; nanoseconds is how long the model stays, 0 to
+    unload it right after the answer, None to never unload it.
+    """
+
+    text: str
+    nanoseconds: int | None
+
+    @classmethod
+    def parse(cls, value: str | int) -> Self:
+        """Read a Go duration in ms, s, m and h ("1h30m", "0.5h"), -1 or 0.
+
+        A negative duration means for ever, as on Ollama (api/types.go,
+        Duration.UnmarshalJSON). Raise InvalidKeepAlive for anything else: a bare
+        number other than 0 and -1, a blank, another unit, or a duration that
+        does not fit into 64-bit nanoseconds.
+        """
+        if isinstance(value, bool) or not isinstance(value, str | int):
+            raise InvalidKeepAlive(value)
+        text = str(value)
+        if text == "-1":
+            return cls(text, None)
+        if text == "0":
+            return cls(text, 0)
+        if len(text) > _MAX_LENGTH or not _DURATION.fullmatch(text):
+            raise InvalidKeepAlive(value)
+        nanoseconds = int(
+            sum(
+                Fraction(number.rstrip(".")) * _NANOSECONDS[unit]
+                for number, unit in re.findall(_PART, text)
+            )
+        )
+        if nanoseconds > _MAX_NANOSECONDS:
+            raise InvalidKeepAlive(value)
+        if text.startswith("-") and nanoseconds:
+            return cls(text, None)
+        return cls(text, nanoseconds)
+
+    @classmethod
+    def for_role(
+        cls, key: str, config: Mapping[str, Any], override: str | int | None = None
+    ) -> Self:
+        """Return the keep_alive of one role.
+
+        key is the role's configuration key, such as "llm_keep_alive". The first
+        of these that is set wins: override (the caller's own), the configured
+        value, the role's environment variable, "5m". Raise InvalidKeepAlive if
+        the override or the configured value is invalid.
+        """
+        for value in (override, config.get(key)):
+            if value is not None:
+                return cls.parse(value)
+        return cls.parse(default_keep_alive(key))
+
+    @property
+    def forever(self) -> bool:
+        """Return whether the model is never unloaded."""
+        return self.nanoseconds is None
+
+    @property
+    def seconds(self) -> float | None:
+        """Return how long the model stays in seconds, None for ever."""
+        return None if self.nanoseconds is None else self.nanoseconds / 10**9
+
+    @property
+    def ollama(self) -> str | int:
+        """Return the value of Ollama's top-level field keep_alive.
+
+        -1 and 0 are numbers: Ollama refuses the string "-1" with "missing unit
+        in duration".
+        """
+        if self.nanoseconds is None:
+            return -1
+        return self.text if self.nanoseconds else 0
+
+    @property
+    def ttl(self) -> int | None:
+        """Return the seconds of LM Studio's field ttl, at least 1.
+
+        None where the field cannot say it: for ever and unload at once need a
+        request of their own there (docs: ttl-and-auto-evict).
+        """
+        if not self.nanoseconds:
+            return None
+        return -(-self.nanoseconds // 10**9)
+
+
+def default_keep_alive(key: str) -> str:
+    """Return the default of the role that key belongs to.
+
+    The role's environment variable replaces "5m", for container deployments.
+    """
+    variable, default = _DEFAULTS[key]
+    if (value := os.environ.get(variable)) is None:
+        return default
+    try:
+        return KeepAlive.parse(value).text
+    except InvalidKeepAlive as err:
+        _LOGGER.warning("Ignoring %s: %s", variable, err)
+        return default

@@ -1,0 +1,206 @@
+"""Take over flat entries of version 1, written by aradlein/hass-agent-llm.
+
+Its keys are in the entry's data (the connection) and options (the rest), and
+options win.
+"""
+
+from collections.abc import Mapping
+import logging
+from types import MappingProxyType
+from typing import Any, Final
+
+from homeassistant.config_entries import ConfigEntry, ConfigSubentry
+from homeassistant.const import CONF_LLM_HASS_API, CONF_PROMPT
+from homeassistant.core import HomeAssistant, callback
+from homeassistant.helpers import llm
+
+from .const import (
+    CONF_EMBEDDING_API_KEY,
+    CONF_EMBEDDING_BASE_URL,
+    CONF_EMBEDDING_KEEP_ALIVE,
+    CONF_EMBEDDING_MODEL,
+    CONF_EXTERNAL_LLM_API_KEY,
+    CONF_EXTERNAL_LLM_BASE_URL,
+    CONF_EXTERNAL_LLM_KEEP_ALIVE,
+    CONF_EXTERNAL_LLM_MODEL,
+    CONF_EXTERNAL_LLM_TOOL_DESCRIPTION,
+    CONF_EXTERNAL_LLMS,
+    CONF_LLM_API_KEY,
+    CONF_LLM_BASE_URL,
+    CONF_LLM_HEADERS,
+    CONF_LLM_KEEP_ALIVE,
+    CONF_LLM_MAX_TOKENS,
+    CONF_LLM_MODEL,
+    CONF_LLM_TEMPERATURE,
+    CONF_LLM_THINK,
+    CONF_LLM_TOP_P,
+    CONF_MAX_HISTORY,
+    SUBENTRY_CONVERSATION,
+    SUBENTRY_EMBEDDING,
+    SUBENTRY_EXTERNAL_LLM,
+)
+from .keep_alive import InvalidKeepAlive, KeepAlive, default_keep_alive
+from .servers.address import clean_url, server_root, shown_host
+
+_LOGGER = logging.getLogger(__name__)
+
+# Settings with the same meaning and name in both versions, and their defaults
+# there: what was not saved had them.
+_CONVERSATION: Final = {
+    CONF_LLM_MODEL: "gpt-4o-mini",
+    CONF_LLM_KEEP_ALIVE: None,
+    CONF_LLM_TEMPERATURE: 0.7,
+    CONF_LLM_MAX_TOKENS: 500,
+    CONF_LLM_TOP_P: 1.0,
+}
+_EXTERNAL_LLM: Final = {
+    CONF_EXTERNAL_LLM_BASE_URL: None,
+    CONF_EXTERNAL_LLM_API_KEY: None,
+    CONF_EXTERNAL_LLM_MODEL: "gpt-4o",
+    CONF_EXTERNAL_LLM_KEEP_ALIVE: None,
+    "external_llm_temperature": 0.8,
+    "external_llm_max_tokens": 1000,
+    CONF_EXTERNAL_LLM_TOOL_DESCRIPTION: None,
+}
+_EMBEDDING: Final = {
+    CONF_EMBEDDING_KEEP_ALIVE: None,
+}
+# Read below under other names, or served by Home Assistant itself now.
+_TAKEN_OVER: Final = {
+    CONF_LLM_BASE_URL,
+    CONF_LLM_API_KEY,
+    CONF_LLM_HEADERS,
+    "external_llm_enabled",
+    "history_enabled",
+    "history_max_messages",
+    "name",
+    "openai_api_key",
+    "prompt_custom",
+    "prompt_custom_additions",
+    "prompt_use_default",
+    "streaming_enabled",
+    "thinking_enabled",
+    "vector_db_embedding_base_url",
+    "vector_db_embedding_model",
+    "vector_db_embedding_provider",
+    "vector_db_enabled",
+}
+
+
+@callback
+def async_migrate_from_version_1(hass: HomeAssistant, entry: ConfigEntry[Any]) -> None:
+    """Make an entry of version 2, with subentries, of a flat one."""
+    old: dict[str, Any] = {**entry.data, **entry.options}
+    conversation = _conversation(old)
+    if old.get("external_llm_enabled"):
+        external = _new_subentry(SUBENTRY_EXTERNAL_LLM, _taken(old, _EXTERNAL_LLM))
+        hass.config_entries.async_add_subentry(entry, external)
+        conversation[CONF_EXTERNAL_LLMS] = [external.subentry_id]
+    if old.get("vector_db_enabled"):
+        embedding = _new_subentry(SUBENTRY_EMBEDDING, _embedding(old))
+        hass.config_entries.async_add_subentry(entry, embedding)
+    hass.config_entries.async_add_subentry(
+        entry, _new_subentry(SUBENTRY_CONVERSATION, conversation, entry.title)
+    )
+    known = {*_TAKEN_OVER, *_CONVERSATION, *_EXTERNAL_LLM, *_EMBEDDING}
+    if unused := sorted(old.keys() - known):
+        _LOGGER.warning(
+            "%s was taken over from version 1, but these settings have no"
+            " counterpart: %s",
+            entry.title,
+            ", ".join(unused),
+        )
+    url = clean_url(old[CONF_LLM_BASE_URL])
+    data = {
+        CONF_LLM_BASE_URL: url,
+        CONF_LLM_API_KEY: old.get(CONF_LLM_API_KEY),
+        CONF_LLM_HEADERS: old.get(CONF_LLM_HEADERS),
+    }
+    hass.config_entries.async_update_entry(
+        entry,
+        version=2,
+        minor_version=1,
+        unique_id=_free_unique_id(hass, entry, server_root(url)),
+        data={key: value for key, value in data.items() if value},
+        options={},
+    )
+
+
+def _conversation(old: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the data of the conversation subentry."""
+    data = _taken(old, _CONVERSATION)
+    data[CONF_LLM_HASS_API] = [llm.LLM_API_ASSIST]
+    data[CONF_LLM_THINK] = "default" if old.get("thinking_enabled", True) else "off"
+    prompt = llm.DEFAULT_INSTRUCTIONS_PROMPT
+    if not old.get("prompt_use_default", True) and old.get("prompt_custom"):
+        prompt = old["prompt_custom"]
+    if additions := old.get("prompt_custom_additions"):
+        prompt = f"{prompt}\n{additions}"
+    data[CONF_PROMPT] = prompt
+    if (messages := old.get("history_max_messages")) and old.get(
+        "history_enabled", True
+    ):
+        # It counted messages, two of them a round.
+        data[CONF_MAX_HISTORY] = max(1, int(messages) // 2)
+    return data
+
+
+def _embedding(old: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the data of the embedding subentry."""
+    data = _taken(old, _EMBEDDING)
+    data[CONF_EMBEDDING_MODEL] = old.get(
+        "vector_db_embedding_model", "text-embedding-3-small"
+    )
+    if old.get("vector_db_embedding_provider", "ollama") == "openai":
+        url = old.get("vector_db_embedding_base_url") or "https://api.openai.com/v1"
+        if key := old.get("openai_api_key"):
+            data[CONF_EMBEDDING_API_KEY] = key
+    else:
+        url = old.get("vector_db_embedding_base_url") or "http://localhost:11434"
+    data[CONF_EMBEDDING_BASE_URL] = clean_url(url)
+    return data
+
+
+def _taken(old: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings that keep their names, without those left empty.
+
+    An invalid keep_alive becomes the default: version 1 took any text.
+    """
+    data = {key: old.get(key, default) for key, default in defaults.items()}
+    for key, value in data.items():
+        if key.endswith("keep_alive") and value is not None:
+            try:
+                KeepAlive.parse(value)
+            except InvalidKeepAlive as err:
+                data[key] = default_keep_alive(key)
+                _LOGGER.warning("%s becomes %s: %s", key, data[key], err)
+        elif key.endswith("base_url") and value:
+            data[key] = clean_url(value)
+    return {key: value for key, value in data.items() if value not in (None, "")}
+
+
+def _new_subentry(
+    subentry_type: str, data: dict[str, Any], title: str = ""
+) -> ConfigSubentry:
+    """Return a subentry, with its model's name for a title where none is given."""
+    model: str = next(value for key, value in data.items() if key.endswith("_model"))
+    return ConfigSubentry(
+        data=MappingProxyType(data),
+        subentry_type=subentry_type,
+        title=title or model,
+        unique_id=None,
+    )
+
+
+def _free_unique_id(
+    hass: HomeAssistant, entry: ConfigEntry[Any], root: str
+) -> str | None:
+    """Return the unique id of a server, None if another entry has it already.
+
+    Version 1 allowed several entries for one server.
+    """
+    other = hass.config_entries.async_entry_for_domain_unique_id(entry.domain, root)
+    if other in (None, entry):
+        return root
+    _LOGGER.info("Another entry uses %s too", shown_host(root))
+    return None

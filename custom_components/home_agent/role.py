@@ -1,0 +1,113 @@
+"""A model role: where its server is and how its requests are made."""
+
+from collections.abc import Mapping, Sequence
+from enum import StrEnum
+from typing import Any, Final
+
+from homeassistant.core import HomeAssistant
+from homeassistant.helpers.aiohttp_client import async_get_clientsession
+
+from .const import DEFAULT_IDLE_TIMEOUT, DEFAULT_NUM_CTX
+from .keep_alive import KeepAlive
+from .servers.base import Connection, ModelServer, ServerKind
+from .servers.factory import connect
+from .servers.messages import ChatMessage, ChatRequest, Think, ToolSpec
+
+
+class Role(StrEnum):
+    """The roles; each one's configuration keys begin with its value."""
+
+    LLM = "llm"
+    EXTERNAL_LLM = "external_llm"
+    EMBEDDING = "embedding"
+
+    def key(self, name: str) -> str:
+        """Return the configuration key of a setting, such as "llm_model"."""
+        return f"{self}_{name}"
+
+
+THINK_OPTIONS: Final[dict[str, Think | None]] = {
+    "default": None,
+    "off": False,
+    "on": True,
+    "low": "low",
+    "medium": "medium",
+    "high": "high",
+}
+
+
+def role_connection(config: Mapping[str, Any], role: Role) -> Connection:
+    """Return the connection of a role from its flat configuration.
+
+    A role without an address of its own uses the primary's server, with the
+    primary's key and headers unless it has a key of its own. A role with an
+    address never gets them: a key belongs to one server.
+    """
+    own = role if config.get(role.key("base_url")) else Role.LLM
+    kind = config.get(own.key("server_kind"))
+    return Connection(
+        url=config[own.key("base_url")],
+        api_key=config.get(role.key("api_key")) or config.get(own.key("api_key")),
+        headers=config.get(own.key("proxy_headers")) or {},
+        kind=ServerKind(kind) if kind else None,
+        keep_alive_refused=bool(config.get(own.key("keep_alive_refused"))),
+        idle_timeout=config.get(role.key("idle_timeout")) or DEFAULT_IDLE_TIMEOUT,
+    )
+
+
+class ModelRole:
+    """A role that has a model, on a server that is found when first needed."""
+
+    def __init__(
+        self,
+        hass: HomeAssistant,
+        config: Mapping[str, Any],
+        role: Role,
+        server: ModelServer | None = None,
+    ) -> None:
+        """Read the role from a flat configuration.
+
+        server saves finding it out, where it is known already.
+        """
+        self._hass = hass
+        self._config = config
+        self._role = role
+        self._server = server
+        self.model: str = config[role.key("model")]
+
+    async def server(self) -> ModelServer:
+        """Return the role's server.
+
+        Raise a ModelServerError if its kind is not known and cannot be found out.
+        """
+        if self._server is None:
+            self._server = await connect(
+                async_get_clientsession(self._hass),
+                role_connection(self._config, self._role),
+            )
+        return self._server
+
+    def chat_request(
+        self,
+        messages: list[ChatMessage],
+        keep_alive: KeepAlive,
+        tools: Sequence[ToolSpec] = (),
+    ) -> ChatRequest:
+        """Return a request with the role's own settings."""
+        setting = self._setting
+        max_tokens = setting("max_tokens")
+        return ChatRequest(
+            model=self.model,
+            messages=messages,
+            tools=list(tools),
+            keep_alive=keep_alive,
+            temperature=setting("temperature"),
+            top_p=setting("top_p"),
+            max_tokens=None if max_tokens is None else int(max_tokens),
+            num_ctx=int(setting("num_ctx") or DEFAULT_NUM_CTX),
+            think=THINK_OPTIONS[setting("think") or "default"],
+        )
+
+    def _setting(self, name: str) -> Any:
+        """Return one of the role's settings, None where it is not set."""
+        return self._config.get(self._role.key(name))

@@ -1,0 +1,1 @@
+"""Model servers: what differs on the wire lives in this package, nowhere else."""

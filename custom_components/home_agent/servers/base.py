@@ -1,0 +1,180 @@
+"""What every model server can be asked."""
+
+from abc import ABC, abstractmethod
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from typing import ClassVar
+
+import aiohttp
+
+from ..const import DEFAULT_IDLE_TIMEOUT
+from ..keep_alive import KeepAlive
+from .address import is_azure, is_cloud
+from .http import HttpClient
+from .messages import ChatAnswer, ChatDelta, ChatRequest, ChatStats, ToolCall
+
+
+class ServerKind(StrEnum):
+    """The kinds of server that are talked to in different ways."""
+
+    OLLAMA = "ollama"
+    OPENAI_COMPATIBLE = "openai_compatible"
+    CLOUD = "cloud"
+
+
+class Capability(StrEnum):
+    """What a model is made for."""
+
+    CHAT = "chat"
+    EMBEDDING = "embedding"
+    TOOLS = "tools"
+    THINKING = "thinking"
+    VISION = "vision"
+
+
+@dataclass(frozen=True, slots=True)
+class Connection:
+    """How to reach a server.
+
+    kind None means that it is still to be found out; idle_timeout is in
+    seconds; keep_alive_refused that the server was seen to refuse the field.
+    """
+
+    url: str
+    api_key: str | None = field(default=None, repr=False)
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+    kind: ServerKind | None = None
+    keep_alive_refused: bool = False
+    idle_timeout: float = DEFAULT_IDLE_TIMEOUT
+
+    def all_headers(self) -> dict[str, str]:
+        """Return the headers of every request, with the key where it goes."""
+        headers = dict(self.headers)
+        if self.api_key and is_azure(self.url):
+            headers["api-key"] = self.api_key
+        elif self.api_key:
+            headers["Authorization"] = f"Bearer {self.api_key}"
+        return headers
+
+
+@dataclass(frozen=True, slots=True)
+class ServerModel:
+    """A model that a server has; capabilities is None where it does not say."""
+
+    name: str
+    capabilities: frozenset[Capability] | None = None
+
+    def may(self, capability: Capability) -> bool:
+        """Return whether the model can do it, or whether that is unknown."""
+        return self.capabilities is None or capability in self.capabilities
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedModel:
+    """A model in a server's memory.
+
+    expires_at None means for ever. While a request runs it is the time of the
+    end before, and may lie in the past (Ollama, server/sched.go).
+    """
+
+    name: str
+    size_bytes: int
+    vram_bytes: int
+    expires_at: datetime | None
+    context_length: int | None
+
+
+class ModelServer(ABC):
+    """A server of models."""
+
+    kind: ClassVar[ServerKind]
+
+    def __init__(self, session: aiohttp.ClientSession, connection: Connection) -> None:
+        """Talk to the server of connection over session."""
+        self.connection = connection
+        self.http = HttpClient(
+            session,
+            connection.url,
+            connection.all_headers(),
+            connection.idle_timeout,
+        )
+
+    @property
+    def honors_keep_alive(self) -> bool:
+        """Return whether a keep_alive is known to have an effect."""
+        return False
+
+    @property
+    def keep_alive_refused(self) -> bool:
+        """Return whether the server was seen to refuse a keep_alive."""
+        return self.connection.keep_alive_refused
+
+    def may_send_keep_alive(self, model: str) -> bool:
+        """Return whether requests for the model may carry a keep_alive."""
+        return not is_cloud(self.connection.url)
+
+    @abstractmethod
+    def chat_stream(self, request: ChatRequest) -> AsyncGenerator[ChatDelta]:
+        """Yield the answer as it is made.
+
+        The last delta brings the tool calls and the figures. Raise a
+        ModelServerError before, between and instead of deltas; a stream that
+        ends without its end mark is a ConnectionLost.
+        """
+
+    @abstractmethod
+    async def chat(self, request: ChatRequest) -> ChatAnswer:
+        """Return the answer in one piece."""
+
+    @abstractmethod
+    async def embed(
+        self, model: str, texts: Sequence[str], keep_alive: KeepAlive | None = None
+    ) -> list[list[float]]:
+        """Return one vector for each text, in the same order."""
+
+    @abstractmethod
+    async def list_models(self) -> list[ServerModel]:
+        """Return the models that the server has."""
+
+    @abstractmethod
+    async def loaded_models(self) -> list[LoadedModel] | None:
+        """Return the models in memory, None where the server does not tell."""
+
+    @abstractmethod
+    async def load(
+        self, model: str, keep_alive: KeepAlive, num_ctx: int | None = None
+    ) -> None:
+        """Load a model and hold it for keep_alive.
+
+        Raise NotSupported where the server loads by rules of its own.
+        """
+
+    @abstractmethod
+    async def unload(self, model: str) -> None:
+        """Unload a model as soon as it is idle; NotSupported as for load."""
+
+
+async def collect(deltas: AsyncGenerator[ChatDelta]) -> ChatAnswer:
+    """Return a streamed answer in one piece."""
+    content: list[str] = []
+    thinking: list[str] = []
+    tool_calls: tuple[ToolCall, ...] = ()
+    finish_reason: str | None = None
+    stats = ChatStats()
+    async with aclosing(deltas):
+        async for delta in deltas:
+            content.append(delta.content)
+            thinking.append(delta.thinking)
+            tool_calls += delta.tool_calls
+            finish_reason = delta.finish_reason or finish_reason
+            stats = delta.stats or stats
+    return ChatAnswer(
+        content="".join(content),
+        thinking="".join(thinking),
+        tool_calls=tool_calls,
+        finish_reason=finish_reason,
+        stats=stats,
+    )

@@ -1,0 +1,309 @@
+"""Ollama, over its native API: /v1 drops keep_alive and num_ctx without a word."""
+
+import asyncio
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
+from datetime import datetime, timedelta
+from typing import Any, Final, override
+
+from homeassistant.util import dt as dt_util
+from homeassistant.util.json import JSON_DECODE_EXCEPTIONS, json_loads
+
+from ..keep_alive import KeepAlive
+from .address import server_root
+from .base import Capability, LoadedModel, ModelServer, ServerKind, ServerModel
+from .errors import ConnectionLost, RequestRefused
+from .messages import (
+    ChatAnswer,
+    ChatDelta,
+    ChatMessage,
+    ChatRequest,
+    ChatStats,
+    JsonObject,
+    ToolCall,
+)
+from .think_tags import ThinkTagSplitter
+
+_CAPABILITIES: Final = {
+    "completion": Capability.CHAT,
+    "embedding": Capability.EMBEDDING,
+    "tools": Capability.TOOLS,
+    "thinking": Capability.THINKING,
+    "vision": Capability.VISION,
+}
+# What runs in Ollama's cloud is never in this server's memory.
+_CLOUD_SUFFIXES: Final = (":cloud", "-cloud")
+# "For ever" is some 292 years from now (server/sched.go).
+_FOREVER: Final = timedelta(days=20 * 365)
+_PARALLEL_SHOWS: Final = 4
+
+
+class OllamaServer(ModelServer):
+    """An Ollama; an address with /v1 at its end is the same server."""
+
+    kind = ServerKind.OLLAMA
+
+    @property
+    @override
+    def honors_keep_alive(self) -> bool:
+        """Return whether a keep_alive is known to have an effect."""
+        return self.may_send_keep_alive("")
+
+    @override
+    def may_send_keep_alive(self, model: str) -> bool:
+        """Return whether requests for the model may carry a keep_alive."""
+        return super().may_send_keep_alive(model) and not model.endswith(
+            _CLOUD_SUFFIXES
+        )
+
+    @override
+    async def chat_stream(self, request: ChatRequest) -> AsyncGenerator[ChatDelta]:
+        """Yield the answer as it is made.
+
+        The stream is one JSON object a line:
+
+            {"message": {"role": "assistant", "content": "Par"}, "done": false}
+            {"message": {"content": "", "tool_calls": [...]}, "done": false}
+            {"message": {"content": ""}, "done": true, "done_reason": "stop",
+             "prompt_eval_count": 26, ...}
+
+        An error in the middle is a line {"error": "text"}.
+        """
+        splitter = ThinkTagSplitter()
+        tool_calls: list[ToolCall] = []
+        lines = self.http.post_lines(self._url("chat"), self._chat_body(request, True))
+        async with aclosing(lines):
+            async for line in lines:
+                chunk = self._parse_line(line)
+                message = chunk.get("message") or {}
+                tool_calls += _tool_calls(message)
+                content, thinking = splitter.feed(message.get("content") or "")
+                thinking = (message.get("thinking") or "") + thinking
+                done = bool(chunk.get("done"))
+                if done:
+                    last_content, last_thinking = splitter.finish()
+                    content += last_content
+                    thinking += last_thinking
+                if content or thinking:
+                    yield ChatDelta(content=content, thinking=thinking)
+                if done:
+                    yield ChatDelta(
+                        tool_calls=tuple(tool_calls),
+                        finish_reason=chunk.get("done_reason"),
+                        stats=_stats(chunk),
+                    )
+                    return
+        raise ConnectionLost(self.http.host, "the stream ended before its end mark")
+
+    @override
+    async def chat(self, request: ChatRequest) -> ChatAnswer:
+        """Return the answer in one piece."""
+        answer = await self.http.post(
+            self._url("chat"), self._chat_body(request, False)
+        )
+        message = answer.get("message") or {}
+        splitter = ThinkTagSplitter()
+        content, thinking = splitter.feed(message.get("content") or "")
+        last_content, last_thinking = splitter.finish()
+        return ChatAnswer(
+            content=content + last_content,
+            thinking=(message.get("thinking") or "") + thinking + last_thinking,
+            tool_calls=tuple(_tool_calls(message)),
+            finish_reason=answer.get("done_reason"),
+            stats=_stats(answer),
+        )
+
+    @override
+    async def embed(
+        self, model: str, texts: Sequence[str], keep_alive: KeepAlive | None = None
+    ) -> list[list[float]]:
+        """Return one vector for each text, in the same order."""
+        body = {"model": model, "input": list(texts)}
+        answer = await self.http.post(
+            self._url("embed"), body | self._residency(model, keep_alive)
+        )
+        vectors: list[list[float]] = answer.get("embeddings") or []
+        if len(vectors) != len(texts):
+            raise self.http.error(f"{len(vectors)} vectors for {len(texts)} texts")
+        return vectors
+
+    @override
+    async def list_models(self) -> list[ServerModel]:
+        """Return the models that the server has.
+
+        Ollama lists their capabilities from 0.30 on; before, each is asked for.
+        """
+        tags = await self.http.get(self._url("tags"))
+        limit = asyncio.Semaphore(_PARALLEL_SHOWS)
+
+        async def with_capabilities(model: JsonObject) -> ServerModel:
+            capabilities = model.get("capabilities")
+            if capabilities is None:
+                async with limit:
+                    capabilities = await self._show_capabilities(model["name"])
+            return ServerModel(model["name"], _capabilities(capabilities))
+
+        return await asyncio.gather(*map(with_capabilities, tags.get("models") or []))
+
+    @override
+    async def loaded_models(self) -> list[LoadedModel]:
+        """Return the models in memory."""
+        answer = await self.http.get(self._url("ps"))
+        return [_loaded_model(model) for model in answer.get("models") or []]
+
+    @override
+    async def load(
+        self, model: str, keep_alive: KeepAlive, num_ctx: int | None = None
+    ) -> None:
+        """Load a model and hold it for keep_alive.
+
+        num_ctx must be that of the chat requests: a different one would reload
+        the model. A model already loaded only gets the new keep_alive.
+        """
+        body: JsonObject = {"model": model, "stream": False}
+        if num_ctx is not None:
+            body["options"] = {"num_ctx": num_ctx}
+        body |= self._residency(model, keep_alive)
+        try:
+            await self.http.post(self._url("generate"), body)
+        except RequestRefused as err:
+            if "does not support generate" not in err.detail:
+                raise
+            # Embedding models have no /api/generate but to unload them.
+            await self.http.post(
+                self._url("embed"),
+                {"model": model} | self._residency(model, keep_alive),
+            )
+
+    @override
+    async def unload(self, model: str) -> None:
+        """Unload a model as soon as it is idle.
+
+        /api/generate does so for embedding models too; /api/embed would load
+        the model first.
+        """
+        await self.http.post(
+            self._url("generate"), {"model": model, "keep_alive": 0, "stream": False}
+        )
+
+    def _url(self, endpoint: str) -> str:
+        """Return the address of a native endpoint."""
+        return f"{server_root(self.connection.url)}/api/{endpoint}"
+
+    def _residency(self, model: str, keep_alive: KeepAlive | None) -> JsonObject:
+        """Return the keep_alive of a request: at its top, never in its options."""
+        if keep_alive is None or not self.may_send_keep_alive(model):
+            return {}
+        return {"keep_alive": keep_alive.ollama}
+
+    def _chat_body(self, request: ChatRequest, stream: bool) -> JsonObject:
+        """Return the body of /api/chat."""
+        body: JsonObject = {
+            "model": request.model,
+            "messages": [_message(message) for message in request.messages],
+            "stream": stream,
+        }
+        body |= self._residency(request.model, request.keep_alive)
+        if request.tools:
+            body["tools"] = [
+                {"type": "function", "function": tool} for tool in request.tools
+            ]
+        if request.think is not None:
+            body["think"] = request.think
+        options = {
+            "num_ctx": request.num_ctx,
+            "temperature": request.temperature,
+            "top_p": request.top_p,
+            "num_predict": request.max_tokens,
+        }
+        if options := {k: v for k, v in options.items() if v is not None}:
+            body["options"] = options
+        return body
+
+    def _parse_line(self, line: bytes) -> JsonObject:
+        """Return a line of a stream; raise the error that it may be."""
+        try:
+            chunk: JsonObject = json_loads(line)  # type: ignore[assignment]
+        except JSON_DECODE_EXCEPTIONS as err:
+            raise ConnectionLost(self.http.host, "a line was cut") from err
+        if error := chunk.get("error"):
+            raise self.http.error(str(error))
+        return chunk
+
+    async def _show_capabilities(self, model: str) -> list[str] | None:
+        """Return what the server says a model can do, None before 0.6.4."""
+        answer = await self.http.post(self._url("show"), {"model": model})
+        capabilities: list[str] | None = answer.get("capabilities")
+        return capabilities
+
+
+def _capabilities(names: list[str] | None) -> frozenset[Capability] | None:
+    """Return Ollama's capabilities in our words."""
+    if names is None:
+        return None
+    return frozenset(_CAPABILITIES[name] for name in names if name in _CAPABILITIES)
+
+
+def _message(message: ChatMessage) -> JsonObject:
+    """Return a message as /api/chat wants it."""
+    result: JsonObject = {"role": message["role"], "content": message["content"]}
+    if thinking := message.get("thinking"):
+        result["thinking"] = thinking
+    if images := message.get("images"):
+        result["images"] = [image.data for image in images]
+    if tool_calls := message.get("tool_calls"):
+        result["tool_calls"] = [
+            {"function": {"name": call.name, "arguments": call.arguments or {}}}
+            for call in tool_calls
+        ]
+    if tool_name := message.get("tool_name"):
+        result["tool_name"] = tool_name
+    return result
+
+
+def _tool_calls(message: JsonObject) -> list[ToolCall]:
+    """Return the tool calls of a message; Ollama sends each in one piece."""
+    calls = []
+    for call in message.get("tool_calls") or ():
+        function = call["function"]
+        arguments: Any = function.get("arguments")
+        calls.append(
+            ToolCall(
+                name=function["name"],
+                arguments=arguments if isinstance(arguments, dict) else None,
+                id=call.get("id") or "",
+            )
+        )
+    return calls
+
+
+def _stats(chunk: JsonObject) -> ChatStats:
+    """Return the figures of the last line; Ollama counts in nanoseconds.
+
+    There is no count of cached tokens: prompt_eval_count has them too (0.30.1).
+    """
+
+    def seconds(key: str) -> float | None:
+        value = chunk.get(key)
+        return None if value is None else value / 1e9
+
+    return ChatStats(
+        prompt_tokens=chunk.get("prompt_eval_count"),
+        completion_tokens=chunk.get("eval_count"),
+        load_seconds=seconds("load_duration"),
+        prompt_seconds=seconds("prompt_eval_duration"),
+        completion_seconds=seconds("eval_duration"),
+    )
+
+
+def _loaded_model(model: JsonObject) -> LoadedModel:
+    """Return an entry of /api/ps."""
+    expires_at = datetime.fromisoformat(model["expires_at"])
+    forever = expires_at - dt_util.utcnow() > _FOREVER
+    return LoadedModel(
+        name=model["name"],
+        size_bytes=model.get("size") or 0,
+        vram_bytes=model.get("size_vram") or 0,
+        expires_at=None if forever else expires_at,
+        context_length=model.get("context_length"),
+    )

@@ -1,0 +1,416 @@
+"""Servers with an OpenAI-compatible API; the base for the next ones."""
+
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass
+from typing import Any, Final, override
+
+from homeassistant.helpers.json import json_dumps
+from homeassistant.util.json import JSON_DECODE_EXCEPTIONS, json_loads
+
+from ..keep_alive import KeepAlive
+from .address import is_cloud, openai_base
+from .base import LoadedModel, ModelServer, ServerKind, ServerModel
+from .errors import ConnectionLost, NotSupported, RequestRefused
+from .http import error_text
+from .messages import (
+    ChatAnswer,
+    ChatDelta,
+    ChatMessage,
+    ChatRequest,
+    ChatStats,
+    JsonObject,
+    Think,
+    ToolCall,
+)
+from .think_tags import ThinkTagSplitter
+
+# A server that refuses one of these gets the same request without it.
+_OPTIONAL_FIELDS: Final = ("keep_alive", "stream_options")
+
+
+class OpenAICompatibleServer(ModelServer):
+    """A server that takes OpenAI's requests.
+
+    Nobody promises that a keep_alive has an effect here. An unknown server gets
+    it all the same (all local servers known to us ignore it or pass it on)
+    until it refuses; a known cloud never does.
+    """
+
+    kind = ServerKind.OPENAI_COMPATIBLE
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        """Start with what is known of this server."""
+        super().__init__(*args, **kwargs)
+        self._refused: set[str] = set()
+        if self.connection.keep_alive_refused:
+            self._refused.add("keep_alive")
+
+    @property
+    @override
+    def keep_alive_refused(self) -> bool:
+        """Return whether the server was seen to refuse a keep_alive."""
+        return "keep_alive" in self._refused
+
+    @override
+    async def chat_stream(self, request: ChatRequest) -> AsyncGenerator[ChatDelta]:
+        """Yield the answer as it is made.
+
+        The stream is server-sent events, each with one JSON object:
+
+            data: {"choices": [{"delta": {"content": "Par"}}]}
+            data: {"choices": [{"delta": {"tool_calls": [{"index": 0, ...}]}}]}
+            data: {"choices": [{"delta": {}, "finish_reason": "stop"}]}
+            data: {"choices": [], "usage": {...}}
+            data: [DONE]
+
+        Lines with a leading colon are comments (llama.cpp's pings).
+        """
+        body = self._chat_body(request)
+        body |= {"stream": True, "stream_options": {"include_usage": True}}
+        parser = _StreamParser()
+        lines = self._post_lines("chat/completions", body)
+        try:
+            async with aclosing(lines):
+                async for line in lines:
+                    if (data := self._event_data(line)) is None:
+                        continue
+                    if data == b"[DONE]":
+                        break
+                    if delta := parser.feed(self._parse(data)):
+                        yield delta
+                else:
+                    raise ConnectionLost(self.http.host, "no [DONE] at the end")
+        except ConnectionLost:
+            # Some servers leave out [DONE]; the finish_reason ends the answer.
+            if parser.finish_reason is None:
+                raise
+        if delta := parser.rest():
+            yield delta
+        yield parser.end()
+
+    @override
+    async def chat(self, request: ChatRequest) -> ChatAnswer:
+        """Return the answer in one piece."""
+        answer = await self._post("chat/completions", self._chat_body(request))
+        if not (choices := answer.get("choices")):
+            raise self.http.error(str(answer.get("error") or "no answer"))
+        message = choices[0].get("message") or {}
+        splitter = ThinkTagSplitter()
+        content, thinking = splitter.feed(message.get("content") or "")
+        last_content, last_thinking = splitter.finish()
+        return ChatAnswer(
+            content=content + last_content,
+            thinking=_thinking(message) + thinking + last_thinking,
+            tool_calls=tuple(
+                _tool_call(
+                    call["function"]["name"],
+                    call["function"].get("arguments") or "",
+                    call.get("id") or "",
+                )
+                for call in message.get("tool_calls") or ()
+            ),
+            finish_reason=choices[0].get("finish_reason"),
+            stats=_stats(answer.get("usage"), answer.get("timings")),
+        )
+
+    @override
+    async def embed(
+        self, model: str, texts: Sequence[str], keep_alive: KeepAlive | None = None
+    ) -> list[list[float]]:
+        """Return one vector for each text, in the same order."""
+        body: JsonObject = {"model": model, "input": list(texts)}
+        body |= self._residency(model, keep_alive)
+        answer = await self._post("embeddings", body)
+        items = sorted(answer.get("data") or (), key=lambda item: item["index"])
+        if len(items) != len(texts):
+            raise self.http.error(f"{len(items)} vectors for {len(texts)} texts")
+        return [item["embedding"] for item in items]
+
+    @override
+    async def list_models(self) -> list[ServerModel]:
+        """Return the models that the server has."""
+        answer = await self.http.get(self._url("models"))
+        models = answer.get("data") if isinstance(answer, dict) else None
+        return [ServerModel(model["id"]) for model in models or ()]
+
+    @override
+    async def loaded_models(self) -> list[LoadedModel] | None:
+        """Return None: the API has no such list."""
+        return None
+
+    @override
+    async def load(
+        self, model: str, keep_alive: KeepAlive, num_ctx: int | None = None
+    ) -> None:
+        """Raise NotSupported: the API has no such request."""
+        raise NotSupported(self.http.host)
+
+    @override
+    async def unload(self, model: str) -> None:
+        """Raise NotSupported: the API has no such request."""
+        raise NotSupported(self.http.host)
+
+    def _url(self, endpoint: str) -> str:
+        """Return the address of an endpoint."""
+        return f"{openai_base(self.connection.url)}/{endpoint}"
+
+    def _residency(self, model: str, keep_alive: KeepAlive | None) -> JsonObject:
+        """Return the field that asks for residency, if there is one."""
+        if keep_alive is None or not self.may_send_keep_alive(model):
+            return {}
+        return {"keep_alive": keep_alive.ollama}
+
+    def _chat_body(self, request: ChatRequest) -> JsonObject:
+        """Return the body of /chat/completions."""
+        body: JsonObject = {
+            "model": request.model,
+            "messages": [_message(message) for message in request.messages],
+        }
+        body |= self._residency(request.model, request.keep_alive)
+        if request.tools:
+            body["tools"] = [
+                {"type": "function", "function": tool} for tool in request.tools
+            ]
+        # OpenAI's newer models refuse max_tokens; local servers know only it.
+        limit = "max_completion_tokens" if self._is_openai else "max_tokens"
+        optional = {
+            "temperature": request.temperature,
+            "top_p": request.top_p,
+            limit: request.max_tokens,
+            "reasoning_effort": _reasoning_effort(request.think),
+        }
+        return body | {k: v for k, v in optional.items() if v is not None}
+
+    @property
+    def _is_openai(self) -> bool:
+        """Return whether OpenAI itself answers, by its own or Azure's address."""
+        url = self.connection.url
+        return is_cloud(url) and ("openai.com" in url or "azure.com" in url)
+
+    async def _post(self, endpoint: str, body: JsonObject) -> Any:
+        """Send JSON and return the answer, without the fields that are refused."""
+        while True:
+            try:
+                return await self.http.post(self._url(endpoint), self._trimmed(body))
+            except RequestRefused as err:
+                if not self._learn_refusal(err, body):
+                    raise
+
+    async def _post_lines(
+        self, endpoint: str, body: JsonObject
+    ) -> AsyncGenerator[bytes]:
+        """Send JSON and yield the answer's lines, as _post does."""
+        while True:
+            lines = self.http.post_lines(self._url(endpoint), self._trimmed(body))
+            try:
+                async with aclosing(lines):
+                    async for line in lines:
+                        yield line
+            except RequestRefused as err:
+                # The status comes before the first line: nothing was yielded.
+                if not self._learn_refusal(err, body):
+                    raise
+            else:
+                return
+
+    def _trimmed(self, body: JsonObject) -> JsonObject:
+        """Return a body without the fields that the server refuses."""
+        return {key: value for key, value in body.items() if key not in self._refused}
+
+    def _learn_refusal(self, err: RequestRefused, body: JsonObject) -> bool:
+        """Return whether the error names optional fields, and remember them.
+
+        OpenAI answers 400 "Unrecognized request argument supplied: keep_alive",
+        Mistral 422 with the field in "loc".
+        """
+        if err.status not in (400, 422):
+            return False
+        named = {
+            field
+            for field in _OPTIONAL_FIELDS
+            if field in err.detail and field in body and field not in self._refused
+        }
+        self._refused |= named
+        return bool(named)
+
+    def _event_data(self, line: bytes) -> bytes | None:
+        """Return the data of a line of a stream, None if it has none.
+
+        llama.cpp has sent errors as lines "error: {...}"; other servers send
+        them bare, with status 200, in place of the stream.
+        """
+        if line.startswith(b"{"):
+            return line
+        name, _, data = line.partition(b":")
+        if name == b"error":
+            raise self.http.error(error_text(data.decode(errors="replace")))
+        return data.strip() if name == b"data" else None
+
+    def _parse(self, data: bytes) -> JsonObject:
+        """Return an event of a stream; raise the error that it may be."""
+        try:
+            chunk: JsonObject = json_loads(data)  # type: ignore[assignment]
+        except JSON_DECODE_EXCEPTIONS as err:
+            raise ConnectionLost(self.http.host, "an event was cut") from err
+        if error := chunk.get("error"):
+            text = error.get("message") if isinstance(error, dict) else error
+            raise self.http.error(str(text))
+        return chunk
+
+
+class CloudServer(OpenAICompatibleServer):
+    """A known cloud: it has no models in memory to hold."""
+
+    kind = ServerKind.CLOUD
+
+    @override
+    def may_send_keep_alive(self, model: str) -> bool:
+        """Return False: clouds refuse the field or have no use for it."""
+        return False
+
+
+@dataclass(slots=True)
+class _CallParts:
+    """A tool call whose pieces are still coming in."""
+
+    name: str = ""
+    arguments: str = ""
+    id: str = ""
+
+
+class _StreamParser:
+    """Puts the pieces of a stream together."""
+
+    def __init__(self) -> None:
+        """Start before the first event."""
+        self.finish_reason: str | None = None
+        self._calls: dict[int, _CallParts] = {}
+        self._splitter = ThinkTagSplitter()
+        self._usage: JsonObject | None = None
+        self._timings: JsonObject | None = None
+
+    def feed(self, chunk: JsonObject) -> ChatDelta | None:
+        """Return the text of an event, if it has any; keep the rest for the end."""
+        self._usage = chunk.get("usage") or self._usage
+        self._timings = chunk.get("timings") or self._timings
+        if not (choices := chunk.get("choices")):
+            return None
+        self.finish_reason = choices[0].get("finish_reason") or self.finish_reason
+        delta = choices[0].get("delta") or {}
+        for piece in delta.get("tool_calls") or ():
+            self._add_call_piece(piece)
+        content, thinking = self._splitter.feed(delta.get("content") or "")
+        thinking = _thinking(delta) + thinking
+        if content or thinking:
+            return ChatDelta(content=content, thinking=thinking)
+        return None
+
+    def rest(self) -> ChatDelta | None:
+        """Return the text that was held back."""
+        content, thinking = self._splitter.finish()
+        if content or thinking:
+            return ChatDelta(content=content, thinking=thinking)
+        return None
+
+    def end(self) -> ChatDelta:
+        """Return the last delta."""
+        return ChatDelta(
+            tool_calls=tuple(
+                _tool_call(parts.name, parts.arguments, parts.id)
+                for _, parts in sorted(self._calls.items())
+            ),
+            finish_reason=self.finish_reason,
+            stats=_stats(self._usage, self._timings),
+        )
+
+    def _add_call_piece(self, piece: JsonObject) -> None:
+        """Add a piece of a tool call; its index says which call it belongs to."""
+        parts = self._calls.setdefault(piece.get("index") or 0, _CallParts())
+        function = piece.get("function") or {}
+        parts.id = piece.get("id") or parts.id
+        parts.name += function.get("name") or ""
+        arguments = function.get("arguments") or ""
+        # Some servers send an object where the API has a string.
+        parts.arguments += (
+            arguments if isinstance(arguments, str) else json_dumps(arguments)
+        )
+
+
+def _message(message: ChatMessage) -> JsonObject:
+    """Return a message as /chat/completions wants it."""
+    result: JsonObject = {"role": message["role"], "content": message["content"]}
+    if images := message.get("images"):
+        result["content"] = [
+            {"type": "text", "text": message["content"]},
+            *(
+                {
+                    "type": "image_url",
+                    "image_url": {"url": f"data:{image.mime_type};base64,{image.data}"},
+                }
+                for image in images
+            ),
+        ]
+    if tool_calls := message.get("tool_calls"):
+        result["tool_calls"] = [
+            {
+                "id": call.id,
+                "type": "function",
+                "function": {
+                    "name": call.name,
+                    "arguments": json_dumps(call.arguments or {}),
+                },
+            }
+            for call in tool_calls
+        ]
+    if tool_call_id := message.get("tool_call_id"):
+        result["tool_call_id"] = tool_call_id
+    return result
+
+
+def _thinking(message: JsonObject) -> str:
+    """Return the thinking of a message or delta.
+
+    llama.cpp, LM Studio and vLLM call it reasoning_content, Ollama's /v1 and
+    OpenRouter reasoning.
+    """
+    thinking = message.get("reasoning_content") or message.get("reasoning")
+    return thinking if isinstance(thinking, str) else ""
+
+
+def _reasoning_effort(think: Think | None) -> str | None:
+    """Return OpenAI's word for how much to think; None leaves it to the server."""
+    if think is None or isinstance(think, str):
+        return think
+    return "medium" if think else "none"
+
+
+def _tool_call(name: str, arguments: str | JsonObject, call_id: str) -> ToolCall:
+    """Return a tool call; its arguments are None if they are not a JSON object."""
+    if isinstance(arguments, str):
+        try:
+            parsed: Any = json_loads(arguments) if arguments.strip() else {}
+        except JSON_DECODE_EXCEPTIONS:
+            parsed = None
+    else:
+        parsed = arguments
+    return ToolCall(name, parsed if isinstance(parsed, dict) else None, call_id)
+
+
+def _stats(usage: JsonObject | None, timings: JsonObject | None) -> ChatStats:
+    """Return the figures of an answer; timings are llama.cpp's own, in ms."""
+    usage = usage or {}
+    timings = timings or {}
+    cached = (usage.get("prompt_tokens_details") or {}).get("cached_tokens")
+
+    def seconds(key: str) -> float | None:
+        value = timings.get(key)
+        return None if value is None else value / 1e3
+
+    return ChatStats(
+        prompt_tokens=usage.get("prompt_tokens"),
+        cached_tokens=timings.get("cache_n", cached),
+        completion_tokens=usage.get("completion_tokens"),
+        prompt_seconds=seconds("prompt_ms"),
+        completion_seconds=seconds("predicted_ms"),
+    )

@@ -1,0 +1,236 @@
+"""The dialogs of the model roles: one subentry each."""
+
+from abc import abstractmethod
+from typing import Any, ClassVar, override
+
+from homeassistant.config_entries import (
+    SOURCE_USER,
+    ConfigEntryState,
+    ConfigSubentryFlow,
+    SubentryFlowResult,
+)
+from homeassistant.const import CONF_LLM_HASS_API
+from homeassistant.helpers import llm
+import probatio as vol
+
+from .const import CONF_EXTERNAL_LLMS, SUBENTRY_EMBEDDING
+from .forms import (
+    Fields,
+    address_fields,
+    conversation_fields,
+    embedding_fields,
+    external_llm_fields,
+    flattened,
+    model_fields,
+    new_subentry_values,
+    with_sections,
+)
+from .role import ModelRole, Role
+from .role_check import async_check_role, error_field
+from .servers.address import clean_url, is_cloud
+from .servers.base import ModelServer, ServerModel
+from .servers.errors import ModelServerError
+
+
+class RoleFlow(ConfigSubentryFlow):
+    """Add a model role, or change one."""
+
+    role: ClassVar[Role]
+
+    def __init__(self) -> None:
+        """Start before the first dialog."""
+        self._values: dict[str, Any] = {}
+        self._address: dict[str, Any] = {}
+        self._server: ModelServer
+        self._models: list[ServerModel] = []
+
+    @abstractmethod
+    def _fields(self, server: ModelServer) -> Fields:
+        """Return the fields that only this role has."""
+
+    @property
+    def _is_new(self) -> bool:
+        """Return whether the role is added, not changed."""
+        return self.source == SOURCE_USER
+
+    async def async_step_user(
+        self, user_input: dict[str, Any] | None = None
+    ) -> SubentryFlowResult:
+        """Add a model role."""
+        self._values = new_subentry_values(self.role)
+        return await self._async_first_step()
+
+    async def async_step_reconfigure(
+        self, user_input: dict[str, Any] | None = None
+    ) -> SubentryFlowResult:
+        """Change a model role."""
+        self._values = dict(self._get_reconfigure_subentry().data)
+        return await self._async_first_step()
+
+    async def _async_first_step(self) -> SubentryFlowResult:
+        """Begin, with the server where the role may have one of its own."""
+        if self._get_entry().state is not ConfigEntryState.LOADED:
+            return self.async_abort(reason="entry_not_loaded")
+        return await self.async_step_server()
+
+    async def async_step_server(
+        self, user_input: dict[str, Any] | None = None
+    ) -> SubentryFlowResult:
+        """Ask for the role's server; empty means the entry's own."""
+        errors: dict[str, str] = {}
+        if user_input is not None:
+            self._address = flattened(user_input)
+            if not (errors := await self._async_find_server()):
+                return await self.async_step_settings()
+        return self._form("server", address_fields(self.role), user_input, errors)
+
+    async def async_step_settings(
+        self, user_input: dict[str, Any] | None = None
+    ) -> SubentryFlowResult:
+        """Ask for the model and everything else, and save it."""
+        errors: dict[str, str] = {}
+        if user_input is not None:
+            data = self._address | flattened(user_input)
+            config = {**self._get_entry().data, **data}
+            check = await async_check_role(self.hass, config, self.role)
+            if not check.errors:
+                return self._save(data, check.learned)
+            # The server has no field here: it was asked for in the step before.
+            errors = {
+                field if field not in _address_keys(self.role) else "base": error
+                for field, error in check.errors.items()
+            }
+        fields = model_fields(
+            self.role,
+            self._models,
+            required=True,
+            keep_alive=not is_cloud(self._server.connection.url),
+        )
+        fields |= self._fields(self._server)
+        return self._form("settings", fields, user_input, errors)
+
+    def _form(
+        self,
+        step_id: str,
+        fields: Fields,
+        user_input: dict[str, Any] | None,
+        errors: dict[str, str],
+    ) -> SubentryFlowResult:
+        """Show a form, filled with what was written or is stored."""
+        values = user_input
+        if values is None:
+            values = with_sections(fields, self._values)
+        return self.async_show_form(
+            step_id=step_id,
+            data_schema=self.add_suggested_values_to_schema(vol.Schema(fields), values),
+            errors=errors,
+        )
+
+    async def _async_find_server(self) -> dict[str, str]:
+        """Connect to the role's server and list its models; return errors."""
+        url_key = self.role.key("base_url")
+        if url := self._address.get(url_key):
+            try:
+                self._address[url_key] = clean_url(url)
+            except ValueError:
+                return {url_key: "invalid_url"}
+        # Only the connection matters yet: the model is chosen in the next step.
+        config = {**self._get_entry().data, **self._address, self.role.key("model"): ""}
+        try:
+            self._server = await ModelRole(self.hass, config, self.role).server()
+            self._models = await self._server.list_models()
+        except ModelServerError as err:
+            name, error = error_field(err)
+            return {self.role.key(name): error}
+        return {}
+
+    def _save(
+        self, data: dict[str, Any], learned: dict[str, Any]
+    ) -> SubentryFlowResult:
+        """Save the role, and what was learned of its server where that belongs."""
+        entry = self._get_entry()
+        model = data[self.role.key("model")]
+        if self.role is Role.LLM or self.role.key("base_url") not in data:
+            self.hass.config_entries.async_update_entry(
+                entry, data={**entry.data, **learned}
+            )
+        else:
+            data |= learned
+        if self._is_new:
+            return self.async_create_entry(title=model, data=data)
+        subentry = self._get_reconfigure_subentry()
+        # A title that is not the model's name is one that the user gave.
+        renamed = subentry.title != subentry.data[self.role.key("model")]
+        return self.async_update_and_abort(
+            entry,
+            subentry,
+            title=subentry.title if renamed else model,
+            data=data,
+        )
+
+
+class ConversationFlow(RoleFlow):
+    """Add or change a conversation agent; its server is the entry's."""
+
+    role = Role.LLM
+
+    @override
+    async def async_step_server(
+        self, user_input: dict[str, Any] | None = None
+    ) -> SubentryFlowResult:
+        """Go on to the settings, without what is there no more."""
+        if errors := await self._async_find_server():
+            return self.async_abort(reason=next(iter(errors.values())))
+        apis = {api.id for api in llm.async_get_apis(self.hass)}
+        for key, known in (
+            (CONF_LLM_HASS_API, apis),
+            (CONF_EXTERNAL_LLMS, self._get_entry().subentries),
+        ):
+            if chosen := self._values.get(key):
+                self._values[key] = [item for item in chosen if item in known]
+        return await self.async_step_settings()
+
+    @override
+    def _fields(self, server: ModelServer) -> Fields:
+        """Return the fields that only a conversation agent has."""
+        return conversation_fields(self.hass, self._get_entry(), server.kind)
+
+
+class ExternalLLMFlow(RoleFlow):
+    """Add or change an external LLM."""
+
+    role = Role.EXTERNAL_LLM
+
+    @override
+    def _fields(self, server: ModelServer) -> Fields:
+        """Return the fields that only an external LLM has."""
+        return external_llm_fields(server.kind)
+
+
+class EmbeddingFlow(RoleFlow):
+    """Add or change the embedding model."""
+
+    role = Role.EMBEDDING
+
+    @override
+    async def async_step_user(
+        self, user_input: dict[str, Any] | None = None
+    ) -> SubentryFlowResult:
+        """Add the embedding model; one is enough to index the entities."""
+        if any(self._get_entry().get_subentries_of_type(SUBENTRY_EMBEDDING)):
+            return self.async_abort(reason="already_configured")
+        return await super().async_step_user(user_input)
+
+    @override
+    def _fields(self, server: ModelServer) -> Fields:
+        """Return the fields that only an embedding model has."""
+        return embedding_fields()
+
+
+def _address_keys(role: Role) -> set[str]:
+    """Return the keys of errors that have no field beside the model."""
+    return {
+        owner.key(name)
+        for owner in (role, Role.LLM)
+        for name in ("base_url", "api_key")
+    }

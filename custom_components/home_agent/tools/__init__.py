@@ -1,0 +1,1 @@
+"""The tools that Home Agent gives to models: one file each."""

@@ -1,0 +1,81 @@
+"""Find entities by what they are, not only by their names."""
+
+from typing import Any, Final, override
+
+from homeassistant.core import HomeAssistant
+from homeassistant.helpers import llm
+import probatio as vol
+
+from ..const import DOMAIN
+from ..vector_db_manager import EntityMatch, VectorDBManager
+
+DEFAULT_LIMIT: Final = 10
+MAX_LIMIT: Final = 50
+
+
+class SearchEntitiesTool(llm.Tool):
+    """A tool that searches the exposed entities by meaning."""
+
+    name = f"{DOMAIN}__search_entities"
+    title = "Search entities"
+    description = (
+        "Find the devices, sensors and other entities of this home that fit a"
+        " description, with their names, areas and present states. Use it when it"
+        " is not clear from the context which entity is meant."
+    )
+    integration = DOMAIN
+    annotations = llm.ToolAnnotations(
+        read_only=True, destructive=False, idempotent=True, open_world=False
+    )
+    parameters = vol.Schema(
+        {
+            vol.Required(
+                "query", description="What to look for, such as 'reading lamp'"
+            ): vol.All(str, vol.Length(min=1)),
+            vol.Optional("limit", default=DEFAULT_LIMIT): vol.All(
+                vol.Coerce(int), vol.Range(min=1, max=MAX_LIMIT)
+            ),
+        }
+    )
+
+    def __init__(self, manager: VectorDBManager) -> None:
+        """Search in the index of manager."""
+        self._manager = manager
+
+    @override
+    async def async_call(
+        self,
+        hass: HomeAssistant,
+        tool_input: llm.ToolInput,
+        llm_context: llm.LLMContext,
+    ) -> llm.ToolResult:
+        """Search, and return {"entities": [...]}, the best first.
+
+        Raise HomeAssistantError if the search fails, vol.Invalid for arguments
+        that do not fit; the chat log tells the model.
+        """
+        arguments = self.parameters(tool_input.tool_args)
+        matches = await self._manager.async_search(
+            arguments["query"], arguments["limit"]
+        )
+        return llm.ToolResult(
+            data={"entities": [for_model(hass, match) for match in matches]}
+        )
+
+
+def for_model(hass: HomeAssistant, match: EntityMatch) -> dict[str, Any]:
+    """Return a match as a model needs it: the names that its tools take."""
+    entity = match.entity
+    result: dict[str, Any] = {
+        "names": ", ".join(entity.names),
+        "domain": entity.domain,
+    }
+    if entity.areas:
+        result["areas"] = ", ".join(entity.areas)
+    if entity.floor:
+        result["floor"] = entity.floor
+    if state := hass.states.get(entity.entity_id):
+        result["state"] = state.state
+        if unit := state.attributes.get("unit_of_measurement"):
+            result["state"] = f"{state.state} {unit}"
+    return result

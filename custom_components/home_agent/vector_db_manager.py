@@ -1,0 +1,264 @@
+"""Embeddings: which entities are indexed, and what is like a question."""
+
+import asyncio
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import timedelta
+from itertools import batched
+import logging
+from pathlib import Path
+from typing import Any, Final
+
+from homeassistant.core import CALLBACK_TYPE, HomeAssistant, callback
+from homeassistant.exceptions import HomeAssistantError
+from homeassistant.helpers.debounce import Debouncer
+from homeassistant.helpers.event import async_call_later
+from homeassistant.helpers.start import async_at_started
+from homeassistant.helpers.storage import STORAGE_DIR
+
+from .const import (
+    CONF_EMBEDDING_BATCH_SIZE,
+    CONF_EMBEDDING_KEEP_ALIVE,
+    DEFAULT_EMBEDDING_BATCH_SIZE,
+    DOMAIN,
+)
+from .exposed_entities import (
+    ExposedEntity,
+    async_get_exposed_entities,
+    async_track_exposed_entities,
+)
+from .keep_alive import KeepAlive
+from .role import ModelRole, Role
+from .servers.base import ModelServer
+from .servers.errors import ModelServerError
+from .vector_store.sqlite import DimensionChanged, SqliteVectorStore
+
+_LOGGER = logging.getLogger(__name__)
+
+# Changes come in crowds: a renamed area changes all its entities at once.
+SYNC_COOLDOWN: Final = 5.0
+# After a failure: first soon, then less and less often.
+RETRY_FIRST: Final = timedelta(minutes=1)
+RETRY_LAST: Final = timedelta(hours=1)
+
+
+@dataclass(frozen=True, slots=True)
+class EntityMatch:
+    """An entity found for a question; score is a cosine similarity."""
+
+    entity: ExposedEntity
+    score: float
+
+
+@dataclass(frozen=True, slots=True)
+class SyncResult:
+    """What a pass over the exposed entities changed in the index."""
+
+    indexed: int
+    embedded: int
+    removed: int
+
+
+class VectorDBManager:
+    """Embeds the exposed entities and finds them again."""
+
+    def __init__(
+        self,
+        hass: HomeAssistant,
+        config: Mapping[str, Any],
+        server: ModelServer | None = None,
+        path: Path | None = None,
+    ) -> None:
+        """Make a manager from a flat configuration.
+
+        server saves finding it out, where it is known already; path is that of
+        the index file.
+        """
+        self.hass = hass
+        self._config = config
+        self._role = ModelRole(hass, config, Role.EMBEDDING, server)
+        self._path = path or index_path(hass)
+        self._batch_size = int(
+            config.get(CONF_EMBEDDING_BATCH_SIZE, DEFAULT_EMBEDDING_BATCH_SIZE)
+        )
+        # One thread: a SQLite connection belongs to one.
+        self._executor = ThreadPoolExecutor(1, thread_name_prefix=f"{DOMAIN}_index")
+        self._store: SqliteVectorStore | None = None
+        self._opening = asyncio.Lock()
+        self._syncing: asyncio.Task[Any] | None = None
+        self._unsubscribe: list[CALLBACK_TYPE] = []
+        self._retry_in = RETRY_FIRST
+        self._cancel_retry: CALLBACK_TYPE | None = None
+        self._debouncer = Debouncer(
+            hass,
+            _LOGGER,
+            cooldown=SYNC_COOLDOWN,
+            immediate=False,
+            function=self._async_sync_or_retry,
+            background=True,
+        )
+
+    async def async_start(self) -> None:
+        """Open the index, and keep it up to date once Home Assistant is started."""
+        await self._async_open()
+        self._unsubscribe = [
+            async_at_started(self.hass, self._async_on_started),
+            async_track_exposed_entities(self.hass, self._schedule_sync),
+        ]
+
+    async def async_stop(self) -> None:
+        """End the indexing and close the file."""
+        while self._unsubscribe:
+            self._unsubscribe.pop()()
+        self._debouncer.async_shutdown()
+        self._async_cancel_retry()
+        if self._syncing is not None:
+            self._syncing.cancel()
+            await asyncio.wait([self._syncing])
+        if self._store is not None:
+            store, self._store = self._store, None
+            await self._async_run(store.close)
+        await self.hass.async_add_executor_job(self._executor.shutdown)
+
+    async def generate_embedding(
+        self, text: str, *, keep_alive: str | int | None = None
+    ) -> list[float]:
+        """Return the vector of one text."""
+        (vector,) = await self.generate_embeddings([text], keep_alive=keep_alive)
+        return vector
+
+    async def generate_embeddings(
+        self, texts: list[str], *, keep_alive: str | int | None = None
+    ) -> list[list[float]]:
+        """Return the vectors of texts, in the same order, in one request.
+
+        keep_alive takes the place of the configured one. Raise a
+        ModelServerError if the server fails.
+        """
+        server = await self._role.server()
+        return await server.embed(
+            self._role.model,
+            texts,
+            KeepAlive.for_role(CONF_EMBEDDING_KEEP_ALIVE, self._config, keep_alive),
+        )
+
+    async def async_sync(self) -> SyncResult:
+        """Make the index agree with the exposed entities.
+
+        Only texts that changed are embedded. Raise a ModelServerError if the
+        server fails; what was embedded until then is kept.
+        """
+        store = await self._async_open()
+        wanted = {
+            entity_id: entity.text
+            for entity_id, entity in async_get_exposed_entities(self.hass).items()
+        }
+        stored = await self._async_run(store.texts)
+        if gone := stored.keys() - wanted.keys():
+            await self._async_run(store.remove, gone)
+        changed = {
+            entity_id: text
+            for entity_id, text in wanted.items()
+            if stored.get(entity_id) != text
+        }
+        try:
+            await self._async_embed(store, changed)
+        except DimensionChanged:
+            _LOGGER.warning(
+                "%s makes other vectors than before: indexing all entities anew",
+                self._role.model,
+            )
+            await self._async_run(store.clear)
+            changed = wanted
+            await self._async_embed(store, changed)
+        await self._async_run(store.drop_other_models)
+        return SyncResult(len(wanted), len(changed), len(gone))
+
+    async def _async_embed(
+        self, store: SqliteVectorStore, texts: Mapping[str, str]
+    ) -> None:
+        """Embed texts by key in batches, each stored before the next."""
+        for batch in batched(texts.items(), self._batch_size, strict=False):
+            vectors = await self.generate_embeddings([text for _, text in batch])
+            await self._async_run(store.put, dict(batch), vectors)
+
+    async def async_search(self, query: str, limit: int) -> list[EntityMatch]:
+        """Return the exposed entities that are most like a question.
+
+        Raise a ModelServerError if the question cannot be embedded, and
+        HomeAssistantError if the index was made by another model.
+        """
+        store = await self._async_open()
+        vector = await self.generate_embedding(query)
+        # An entity that was hidden a moment ago may still be in the index.
+        exposed = async_get_exposed_entities(self.hass)
+        try:
+            found = await self._async_run(store.search, vector, limit, exposed)
+        except DimensionChanged as err:
+            self._schedule_sync()
+            raise HomeAssistantError(
+                translation_domain=DOMAIN, translation_key="index_outdated"
+            ) from err
+        return [EntityMatch(exposed[entity_id], score) for entity_id, score in found]
+
+    async def _async_open(self) -> SqliteVectorStore:
+        """Return the index, opened when first needed."""
+        async with self._opening:
+            if self._store is None:
+                self._store = await self._async_run(
+                    SqliteVectorStore, self._path, self._role.model
+                )
+            return self._store
+
+    async def _async_run[*Ts, T](self, target: Callable[[*Ts], T], *args: *Ts) -> T:
+        """Run a blocking call in the index's own thread."""
+        return await self.hass.loop.run_in_executor(self._executor, target, *args)
+
+    async def _async_on_started(self, hass: HomeAssistant) -> None:
+        """Index in the background as soon as everything is there."""
+        self._schedule_sync()
+
+    @callback
+    def _schedule_sync(self) -> None:
+        """Index soon, once for all changes until then."""
+        if self.hass.is_running and self._unsubscribe:
+            self._debouncer.async_schedule_call()
+
+    async def _async_sync_or_retry(self) -> None:
+        """Index; after a failure, try again later."""
+        self._async_cancel_retry()
+        self._syncing = asyncio.current_task()
+        try:
+            result = await self.async_sync()
+        except ModelServerError as err:
+            if self._retry_in == RETRY_FIRST:
+                _LOGGER.warning("Cannot index the entities now: %s", err.log_text)
+            self._cancel_retry = async_call_later(
+                self.hass, self._retry_in, self._async_retry
+            )
+            self._retry_in = min(2 * self._retry_in, RETRY_LAST)
+            return
+        finally:
+            self._syncing = None
+        self._retry_in = RETRY_FIRST
+        if result.embedded or result.removed:
+            _LOGGER.debug("Indexed the exposed entities: %s", result)
+
+    @callback
+    def _async_retry(self, _now: Any) -> None:
+        """Try again."""
+        self._cancel_retry = None
+        self._schedule_sync()
+
+    @callback
+    def _async_cancel_retry(self) -> None:
+        """Forget the next try."""
+        if self._cancel_retry is not None:
+            self._cancel_retry()
+            self._cancel_retry = None
+
+
+def index_path(hass: HomeAssistant, subentry_id: str = "default") -> Path:
+    """Return the path of an index, under the storage directory."""
+    return Path(hass.config.path(STORAGE_DIR, f"{DOMAIN}.index.{subentry_id}.db"))
