@@ -91,7 +91,7 @@ async def _async_connect(
         server = await connect(
             async_get_clientsession(hass), role_connection(entry.data, Role.LLM)
         )
-        await server.list_models()
+        await server.check()
     except ModelServerError as err:
         error = (
             ConfigEntryAuthFailed

@@ -136,6 +136,10 @@ class ModelServer(ABC):
         """Return one vector for each text, in the same order."""
 
     @abstractmethod
+    async def check(self) -> None:
+        """Raise a ModelServerError if the server is away or refuses the key."""
+
+    @abstractmethod
     async def list_models(self) -> list[ServerModel]:
         """Return the models that the server has."""
 

@@ -128,6 +128,11 @@ class OllamaServer(ModelServer):
         return vectors
 
     @override
+    async def check(self) -> None:
+        """Raise a ModelServerError if the server is away or refuses the key."""
+        await self.http.get(self._url("tags"))
+
+    @override
     async def list_models(self) -> list[ServerModel]:
         """Return the models that the server has.
 

@@ -128,6 +128,11 @@ class OpenAICompatibleServer(ModelServer):
         return [item["embedding"] for item in items]
 
     @override
+    async def check(self) -> None:
+        """Raise a ModelServerError if the server is away or refuses the key."""
+        await self.http.get(self._url("models"))
+
+    @override
     async def list_models(self) -> list[ServerModel]:
         """Return the models that the server has."""
         answer = await self.http.get(self._url("models"))

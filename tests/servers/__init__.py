@@ -1,0 +1,18 @@
+"""Stand-ins for model servers: real HTTP on loopback, for the tests and the demo."""
+
+from .brain import ChatCall, Reply, RuleBrain, ToolUse
+from .clock import Clock, ManualClock
+from .ollama import OllamaStandIn, StandInModel
+from .openai import OpenAIStandIn
+
+__all__ = [
+    "ChatCall",
+    "Clock",
+    "ManualClock",
+    "OllamaStandIn",
+    "OpenAIStandIn",
+    "Reply",
+    "RuleBrain",
+    "StandInModel",
+    "ToolUse",
+]
