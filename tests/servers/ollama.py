@@ -107,6 +107,12 @@ class OllamaStandIn(StandIn):
             key: self._with_refusals(handler) for key, handler in self.routes.items()
         }
 
+    async def stop(self) -> None:
+        """Stop, with nothing left in memory."""
+        await super().stop()
+        for name in list(self.memory.residents):
+            self.memory.unload(name)
+
     def loaded(self, name: str) -> Resident | None:
         """Return a model that is in memory."""
         return self.memory.residents.get(name)

@@ -64,6 +64,7 @@ class StandIn:
         self.requests: list[Recorded] = []
         self.faults: deque[Fault] = deque()
         self.hang_ups = 0
+        self.streamed: list[int] = []
         self.routes: dict[tuple[str, str], Handler] = {}
         self.url = ""
         self._gate = asyncio.Event()
@@ -119,6 +120,7 @@ class StandIn:
     ) -> web.StreamResponse:
         """Send a stream, with the fault that is next for it."""
         fault = request.get("fault") or Fault()
+        self.streamed.append(sum(map(len, lines)))
         response = web.StreamResponse(headers={"Content-Type": content_type})
         response.enable_chunked_encoding()
         await response.prepare(request)
