@@ -118,7 +118,7 @@ class OllamaStandIn(StandIn):
         return self.memory.residents.get(name)
 
     def _with_refusals(self, handler: Any) -> Any:
-        """Return a handler whose refusals become answers."""
+        """Return a handler whose refusals become answers, in OpenAI's form on /v1."""
 
         async def wrapped(
             request: web.Request, body: dict[str, Any]
@@ -126,7 +126,11 @@ class OllamaStandIn(StandIn):
             try:
                 response: web.StreamResponse = await handler(request, body)
             except Refusal as err:
-                return web.json_response({"error": str(err)}, status=err.status)
+                error: Any = str(err)
+                if request.path.startswith("/v1/"):
+                    kind = "invalid_request_error"
+                    error = {"message": error, "type": kind, "param": None}
+                return web.json_response({"error": error}, status=err.status)
             return response
 
         return wrapped
@@ -176,11 +180,11 @@ class OllamaStandIn(StandIn):
                 return await self._drop(request, model, chat=True)
             async with self._use(model, body):
                 return await self.write_json(request, _loaded(model, "load", chat=True))
-        self._require(model, "completion", "chat")
+        self._require(model, body, "completion", "chat")
         if body.get("think"):
-            self._require(model, "thinking")
+            self._require(model, body, "thinking")
         if body.get("tools"):
-            self._require(model, "tools")
+            self._require(model, body, "tools")
         async with self._use(model, body) as (resident, load_seconds):
             reply = self.brain(_call(model, body["messages"], body.get("tools")))
             figures = self._figures(resident, body, reply, load_seconds)
@@ -196,16 +200,17 @@ class OllamaStandIn(StandIn):
         if not body.get("prompt"):
             if _is_zero(body.get("keep_alive")):
                 return await self._drop(request, model, chat=False)
-            self._require(model, "completion", "generate")
+            self._require(model, body, "completion", "generate")
             async with self._use(model, body):
                 return await self.write_json(
                     request, _loaded(model, "load", chat=False)
                 )
-        self._require(model, "completion", "generate")
+        self._require(model, body, "completion", "generate")
         raise Refusal(501, "the stand-in only loads and unloads by generate")
 
     async def _embed(self, request: web.Request, body: Any) -> web.StreamResponse:
-        model = self._model(body)
+        missing = 'model "{}" not found, try pulling it first'
+        model = self._model(body, missing)
         texts = body.get("input") or []
         texts = [texts] if isinstance(texts, str) else texts
         async with self._use(model, body) as (_, load_seconds):
@@ -269,20 +274,29 @@ class OllamaStandIn(StandIn):
             ]
             return await self.write_json(request, {"object": "list", "data": data})
 
-    def _model(self, body: dict[str, Any]) -> StandInModel:
+    def _model(
+        self, body: dict[str, Any], missing: str = "model '{}' not found"
+    ) -> StandInModel:
         name = body.get("model") or ""
         if not name:
             raise Refusal(400, "model is required")
         for known in (name, f"{name}:latest"):
             if known in self.models:
                 return self.models[known]
-        raise Refusal(404, f"model '{name}' not found")
+        raise Refusal(404, missing.format(name))
 
     def _require(
-        self, model: StandInModel, capability: str, name: str | None = None
+        self,
+        model: StandInModel,
+        body: dict[str, Any],
+        capability: str,
+        name: str | None = None,
     ) -> None:
         if capability not in model.capabilities:
-            raise Refusal(400, f'"{model.name}" does not support {name or capability}')
+            shown = f'"{body["model"]}"'
+            if capability == "tools":
+                shown = f"registry.ollama.ai/library/{model.name}"
+            raise Refusal(400, f"{shown} does not support {name or capability}")
 
     @asynccontextmanager
     async def _use(

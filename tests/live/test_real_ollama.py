@@ -1,0 +1,79 @@
+"""The integration on a real Ollama, where one is at hand.
+
+    HOME_AGENT_TEST_OLLAMA=http://127.0.0.1:11434 HOME_AGENT_TEST_MODEL=name \\
+        .venv/bin/python -m pytest tests/live/test_real_ollama.py
+"""
+
+from datetime import timedelta
+import os
+
+from homeassistant.core import HomeAssistant
+from homeassistant.helpers.aiohttp_client import async_get_clientsession
+from homeassistant.util import dt as dt_util
+import pytest
+
+from custom_components.home_agent.keep_alive import KeepAlive
+from custom_components.home_agent.servers.base import Connection, ServerKind
+from custom_components.home_agent.servers.factory import connect
+from tests.conftest import MakeEntry, say, speech
+
+URL = os.environ.get("HOME_AGENT_TEST_OLLAMA", "")
+MODEL = os.environ.get("HOME_AGENT_TEST_MODEL", "smol")
+
+pytestmark = [
+    pytest.mark.live,
+    pytest.mark.skipif(not URL, reason="needs HOME_AGENT_TEST_OLLAMA"),
+]
+
+
+@pytest.mark.parametrize("path", ["", "/v1"])
+@pytest.mark.parametrize(
+    ("keep_alive", "seconds"), [("5m", 300), ("1h30m", 5400), ("-1", None), ("0", 0)]
+)
+async def test_keep_alive_holds(
+    home: HomeAssistant,
+    make_entry: MakeEntry,
+    path: str,
+    keep_alive: str,
+    seconds: float | None,
+) -> None:
+    """After a turn the server holds the model as long as was configured."""
+    await make_entry(
+        URL + path,
+        conversation={
+            "llm_model": MODEL,
+            "llm_hass_api": [],
+            "llm_keep_alive": keep_alive,
+            "llm_max_tokens": 3,
+            "llm_num_ctx": 1024,
+        },
+    )
+    assert speech(await say(home, "Hello"))
+    session = async_get_clientsession(home)
+    server = await connect(session, Connection(URL))
+    assert server.kind is ServerKind.OLLAMA
+    loaded = await server.loaded_models()
+    assert loaded is not None
+    if seconds == 0:
+        assert not loaded
+        return
+    (model,) = loaded
+    assert model.context_length == 1024
+    if seconds is None:
+        assert model.expires_at is None
+    else:
+        assert model.expires_at is not None
+        left = model.expires_at - dt_util.utcnow()
+        assert abs(left - timedelta(seconds=seconds)) < timedelta(seconds=5)
+
+
+async def test_load_and_unload(hass: HomeAssistant) -> None:
+    """A model can be loaded, held longer and unloaded without a question."""
+    server = await connect(async_get_clientsession(hass), Connection(URL))
+    await server.load(MODEL, KeepAlive.parse("-1"), num_ctx=1024)
+    assert [model.expires_at for model in await server.loaded_models() or ()] == [None]
+    await server.unload(MODEL)
+    for _ in range(500):
+        if not await server.loaded_models():
+            return
+    pytest.fail("the model does not leave")
