@@ -21,7 +21,11 @@ _NANOSECONDS: Final = {
     "m": 60 * 10**9,
     "h": 3600 * 10**9,
 }
-_GO_TYPES: Final = {bool: "bool", list: "[]interface {}", dict: "map[string]interface {}"}
+_GO_TYPES: Final = {
+    bool: "bool",
+    list: "[]interface {}",
+    dict: "map[string]interface {}",
+}
 
 
 def keep_alive_seconds(value: Any) -> float | None:

@@ -43,7 +43,9 @@ class LoadOptions:
         num_ctx = said.get("num_ctx")
         if num_ctx is not None:
             num_ctx = min(max(int(num_ctx), 4), model.context_length)
-        return cls(num_ctx, {key: said.get(key, _LOAD_OPTIONS[key]) for key in _LOAD_OPTIONS})
+        return cls(
+            num_ctx, {key: said.get(key, _LOAD_OPTIONS[key]) for key in _LOAD_OPTIONS}
+        )
 
     def fit(self, loaded: LoadOptions) -> bool:
         """Return whether a model that is loaded so will do, num_ctx aside."""
