@@ -1,8 +1,7 @@
 """The stand-in Ollama is held to what a real one answers.
 
-The same table runs against a real server with a chat model:
-    HOME_AGENT_TEST_OLLAMA=http://127.0.0.1:11434 HOME_AGENT_TEST_MODEL=name \\
-        .venv/bin/python -m pytest tests/unit/test_stand_in_ollama.py
+The same table runs against a real server: set HOME_AGENT_TEST_OLLAMA to its address
+and HOME_AGENT_TEST_MODEL to a small chat model without tools.
 """
 
 from collections.abc import AsyncIterator
