@@ -290,7 +290,7 @@ class HomeAgentConfigFlow(ConfigFlow, domain=DOMAIN):
             section_fields = address_fields(role) | model_fields(
                 role, self._models, required=False, keep_alive=True
             )
-            fields[vol.Required(name)] = section(
+            fields[vol.Required(name, default={})] = section(
                 vol.Schema(section_fields), {"collapsed": name not in errors}
             )
         return fields

@@ -219,7 +219,7 @@ def with_sections(fields: Fields, values: Mapping[str, Any]) -> dict[str, Any]:
 def _advanced(fields: Fields) -> Fields:
     """Return fields folded away."""
     return {
-        vol.Required(SECTION_ADVANCED): section(vol.Schema(fields), {"collapsed": True})
+        vol.Required(SECTION_ADVANCED, default={}): section(vol.Schema(fields), {"collapsed": True})
     }
 
 

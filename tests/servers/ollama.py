@@ -450,7 +450,7 @@ async def _serve(port: int, load_seconds: float) -> None:
     async with asyncio.timeout(None):
         server = OllamaStandIn(load_seconds=load_seconds)
         await server.start(port)
-        print(f"Stand-in Ollama at {server.url}", flush=True)  # noqa: T201
+        print(f"Stand-in Ollama at {server.url}", flush=True)
         await asyncio.Event().wait()
 
 

@@ -1,0 +1,587 @@
+"""The dialogs, as the web interface talks to them: over HTTP."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import aiohttp
+from homeassistant.config_entries import SOURCE_REAUTH, ConfigEntryState
+from homeassistant.core import HomeAssistant
+from homeassistant.setup import async_setup_component
+import pytest
+from pytest_homeassistant_custom_component.common import MockConfigEntry
+from pytest_homeassistant_custom_component.typing import ClientSessionGenerator
+import voluptuous as vol
+
+from custom_components.home_agent.config_flow import validate_keep_alive
+from custom_components.home_agent.const import DOMAIN
+from tests.conftest import MakeEntry
+from tests.servers import OllamaStandIn, OpenAIStandIn
+from tests.servers.stand_in import Fault
+
+FLOW = "/api/config/config_entries/flow"
+SUBENTRY_FLOW = "/api/config/config_entries/subentries/flow"
+INVALID_KEEP_ALIVES = ["5", "5x", "invalid", "300", " 5m", "5 m", "forever", "1d"]
+
+
+class Dialogs:
+    """Fills in dialogs over HTTP, as a browser does."""
+
+    def __init__(self, client: Any) -> None:
+        """Use a signed-in client."""
+        self._client = client
+        self._path = FLOW
+        self._flow_id = ""
+
+    async def start(self, handler: Any = DOMAIN, **more: Any) -> dict[str, Any]:
+        """Open a dialog; return what the browser shows."""
+        self._path = FLOW if isinstance(handler, str) else SUBENTRY_FLOW
+        return await self._post(self._path, {"handler": handler, **more})
+
+    async def fill_in(self, **values: Any) -> dict[str, Any]:
+        """Send a form; return what comes next."""
+        return await self._post(f"{self._path}/{self._flow_id}", values)
+
+    async def open(self, flow_id: str) -> dict[str, Any]:
+        """Return a dialog that was opened by Home Assistant itself."""
+        self._path, self._flow_id = FLOW, flow_id
+        response = await self._client.get(f"{FLOW}/{flow_id}")
+        assert response.status == 200
+        result: dict[str, Any] = await response.json()
+        return result
+
+    async def _post(self, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
+        response: aiohttp.ClientResponse = await self._client.post(path, json=body)
+        text = await response.text()
+        assert response.status == 200, text
+        result: dict[str, Any] = await response.json()
+        self._flow_id = result.get("flow_id", "")
+        return result
+
+
+@pytest.fixture
+async def dialogs(home: HomeAssistant, hass_client: ClientSessionGenerator) -> Dialogs:
+    """Return what fills in dialogs."""
+    assert await async_setup_component(home, "config", {})
+    return Dialogs(await hass_client())
+
+
+def fields(form: dict[str, Any], section: str | None = None) -> dict[str, Any]:
+    """Return the fields of a form, or of a section of it, by name."""
+    schema = form["data_schema"]
+    if section is not None:
+        schema = next(item["schema"] for item in schema if item["name"] == section)
+    return {item["name"]: item for item in schema}
+
+
+def suggested(form: dict[str, Any], section: str | None = None) -> dict[str, Any]:
+    """Return what the fields are filled in with."""
+    return {
+        name: item["description"]["suggested_value"]
+        for name, item in fields(form, section).items()
+        if "suggested_value" in (item.get("description") or {})
+    }
+
+
+def options(form: dict[str, Any], name: str, section: str | None = None) -> list[str]:
+    """Return what a list offers."""
+    chosen = fields(form, section)[name]["selector"]["select"]["options"]
+    return [item["value"] if isinstance(item, dict) else item for item in chosen]
+
+
+@pytest.mark.parametrize(
+    "value", ["5m", "1h", "30s", "-1", "0", "1h30m", "0.5h", -1, 0]
+)
+def test_validate_keep_alive_returns_what_is_valid(value: str | int) -> None:
+    """A valid value comes back as it is."""
+    assert validate_keep_alive(value) == value
+
+
+@pytest.mark.parametrize("value", [*INVALID_KEEP_ALIVES, "", "-", "9999999h", 5, True])
+def test_validate_keep_alive_says_what_to_write(value: Any) -> None:
+    """Anything else is refused, with the right format in the message."""
+    with pytest.raises(vol.Invalid, match="30s, 5m or 1h30m; -1 to never unload"):
+        validate_keep_alive(value)
+
+
+@pytest.mark.parametrize("path", ["", "/", "/v1", "/v1/", "/v1/chat/completions"])
+async def test_set_up_three_models_on_one_ollama(
+    home: HomeAssistant, dialogs: Dialogs, ollama: OllamaStandIn, path: str
+) -> None:
+    """The example of the documents: -1, 2m and 10m on one address with /v1."""
+    form = await dialogs.start()
+    assert form["step_id"] == "user"
+    form = await dialogs.fill_in(llm_base_url=ollama.url + path)
+    assert form["step_id"] == "models"
+    assert form["description_placeholders"]["server"] == "Ollama 0.33.0"
+    assert "nomic-embed-text:latest" not in options(form, "llm_model")
+    assert "llama3.2:3b" in options(form, "llm_model")
+    assert options(form, "embedding_model", "embedding") == ["nomic-embed-text:latest"]
+    assert suggested(form)["llm_keep_alive"] == "5m"
+    assert suggested(form, "external_llm")["external_llm_keep_alive"] == "5m"
+    assert suggested(form, "embedding")["embedding_keep_alive"] == "5m"
+    result = await dialogs.fill_in(
+        llm_model="llama3.2:3b",
+        llm_keep_alive="-1",
+        external_llm={
+            "external_llm_model": "llama3.2:70b",
+            "external_llm_keep_alive": "2m",
+        },
+        embedding={
+            "embedding_model": "nomic-embed-text",
+            "embedding_keep_alive": "10m",
+        },
+    )
+    assert result["type"] == "create_entry"
+    await home.async_block_till_done()
+    (entry,) = home.config_entries.async_entries(DOMAIN)
+    assert entry.state is ConfigEntryState.LOADED
+    assert entry.data["llm_server_kind"] == "ollama"
+    assert entry.unique_id == ollama.url
+    data = {sub.subentry_type: dict(sub.data) for sub in entry.subentries.values()}
+    (external,) = entry.get_subentries_of_type("external_llm")
+    assert data["conversation"]["llm_keep_alive"] == "-1"
+    assert data["conversation"]["external_llms"] == [external.subentry_id]
+    assert data["conversation"]["llm_hass_api"] == ["assist"]
+    assert data["external_llm"] == {
+        "external_llm_model": "llama3.2:70b",
+        "external_llm_keep_alive": "2m",
+    }
+    assert data["embedding"] == {
+        "embedding_model": "nomic-embed-text",
+        "embedding_keep_alive": "10m",
+    }
+    assert home.states.get("conversation.home_agent")
+    # The dialog does not load a model.
+    assert not ollama.memory.loads
+
+
+async def test_one_server_is_set_up_once(
+    dialogs: Dialogs, ollama: OllamaStandIn, make_entry: MakeEntry
+) -> None:
+    """With and without /v1 it is the same server."""
+    await dialogs.start()
+    await dialogs.fill_in(llm_base_url=ollama.url)
+    await dialogs.fill_in(llm_model="llama3.2:3b")
+    await dialogs.start()
+    result = await dialogs.fill_in(llm_base_url=f"{ollama.url}/v1")
+    assert result["reason"] == "already_configured"
+
+
+@pytest.mark.parametrize(
+    ("url", "error"),
+    [
+        ("ftp://server", "invalid_url"),
+        ("http://", "invalid_url"),
+        ("http://127.0.0.1:1", "cannot_connect"),
+    ],
+)
+async def test_address_errors(dialogs: Dialogs, url: str, error: str) -> None:
+    """What is wrong with an address is said at its field, and it stays there."""
+    await dialogs.start()
+    form = await dialogs.fill_in(llm_base_url=url, llm_api_key="secret")
+    assert form["errors"] == {"llm_base_url": error}
+    assert suggested(form) == {"llm_base_url": url, "llm_api_key": "secret"}
+
+
+@pytest.mark.parametrize(
+    ("fault", "field", "error"),
+    [
+        (401, "llm_api_key", "invalid_auth"),
+        (302, "llm_base_url", "cannot_connect"),
+        (404, "llm_base_url", "unknown_server"),
+        (200, "llm_base_url", "unknown_server"),
+        (403, "llm_base_url", "host_refused"),
+    ],
+)
+async def test_server_errors(
+    dialogs: Dialogs, fault: int, field: str, error: str
+) -> None:
+    """A server that cannot be used is told from one that is not there."""
+
+    async def answer(request: aiohttp.web.Request) -> aiohttp.web.Response:
+        return aiohttp.web.Response(
+            status=fault,
+            text="" if fault == 403 else "{}",
+            headers={"Location": "https://elsewhere.example/"},
+        )
+
+    app = aiohttp.web.Application()
+    app.router.add_route("*", "/{tail:.*}", answer)
+    async with aiohttp.test_utils.TestServer(app, host="127.0.0.1") as server:
+        await dialogs.start()
+        form = await dialogs.fill_in(llm_base_url=str(server.make_url("/")))
+    assert form["errors"] == {field: error}
+
+
+async def test_wrong_and_right_key(dialogs: Dialogs) -> None:
+    """A refused key is said at its field; the right one goes on."""
+    async with OllamaStandIn(api_key="right") as server:
+        await dialogs.start()
+        form = await dialogs.fill_in(llm_base_url=server.url, llm_api_key="wrong")
+        assert form["errors"] == {"llm_api_key": "invalid_auth"}
+        form = await dialogs.fill_in(llm_base_url=server.url, llm_api_key="right")
+        assert form["step_id"] == "models"
+
+
+@pytest.mark.parametrize("keep_alive", INVALID_KEEP_ALIVES)
+async def test_invalid_keep_alive_at_its_field(
+    dialogs: Dialogs, ollama: OllamaStandIn, keep_alive: str
+) -> None:
+    """Each of the three is refused, and nothing that was written is lost."""
+    await dialogs.start()
+    await dialogs.fill_in(llm_base_url=ollama.url)
+    # A blank at an end is no reason to bother the user.
+    stripped = keep_alive.strip()
+    if stripped != keep_alive:
+        keep_alive = f"5{keep_alive}"
+    values = {
+        "llm_model": "llama3.2:3b",
+        "llm_keep_alive": keep_alive,
+        "external_llm": {
+            "external_llm_model": "llama3.2:70b",
+            "external_llm_keep_alive": keep_alive,
+        },
+        "embedding": {
+            "embedding_model": "nomic-embed-text",
+            "embedding_keep_alive": keep_alive,
+        },
+    }
+    form = await dialogs.fill_in(**values)
+    assert form["errors"] == {
+        "llm_keep_alive": "invalid_keep_alive",
+        "external_llm": "external_llm_invalid_keep_alive",
+        "external_llm_keep_alive": "invalid_keep_alive",
+        "embedding": "embedding_invalid_keep_alive",
+        "embedding_keep_alive": "invalid_keep_alive",
+    }
+    assert suggested(form) == {
+        "llm_model": "llama3.2:3b",
+        "llm_keep_alive": keep_alive,
+    }
+    for name in ("external_llm", "embedding"):
+        assert suggested(form, name) == values[name]
+        section = fields(form)[name]
+        assert section["expanded"]
+    result = await dialogs.fill_in(llm_model="llama3.2:3b", llm_keep_alive="30m")
+    assert result["type"] == "create_entry"
+
+
+async def test_model_errors_at_their_fields(
+    dialogs: Dialogs, ollama: OllamaStandIn
+) -> None:
+    """A model that is not there, or made for something else."""
+    await dialogs.start()
+    await dialogs.fill_in(llm_base_url=ollama.url)
+    form = await dialogs.fill_in(
+        llm_model="nomic-embed-text",
+        external_llm={"external_llm_model": "gone"},
+        embedding={"embedding_base_url": "http://127.0.0.1:1"},
+    )
+    assert form["errors"] == {
+        "llm_model": "model_cannot_chat",
+        "external_llm": "external_llm_model_not_found",
+        "external_llm_model": "model_not_found",
+        "embedding": "embedding_model_required",
+        "embedding_model": "model_required",
+    }
+    form = await dialogs.fill_in(
+        llm_model="llama3.2:3b",
+        external_llm={
+            "external_llm_model": "llama3.2:70b",
+            "external_llm_base_url": "http://127.0.0.1:1",
+        },
+        embedding={
+            "embedding_model": "nomic-embed-text",
+            "embedding_base_url": "ftp://x",
+        },
+    )
+    assert form["errors"] == {
+        "external_llm": "external_llm_cannot_connect",
+        "external_llm_base_url": "cannot_connect",
+        "embedding": "embedding_invalid_url",
+        "embedding_base_url": "invalid_url",
+    }
+
+
+async def test_the_server_goes_away_between_two_steps(
+    dialogs: Dialogs, ollama: OllamaStandIn
+) -> None:
+    """Its fields are in the step before: the error is said for the whole form."""
+    await dialogs.start()
+    await dialogs.fill_in(llm_base_url=ollama.url)
+    await ollama.stop()
+    form = await dialogs.fill_in(llm_model="llama3.2:3b")
+    assert form["errors"] == {"base": "cannot_connect"}
+
+
+@pytest.mark.parametrize("strictness", ["lenient", "openai", "mistral"])
+async def test_unknown_servers_are_tried_with_keep_alive(
+    home: HomeAssistant, dialogs: Dialogs, strictness: Any
+) -> None:
+    """What refuses the field is remembered, and never gets it again."""
+    async with OpenAIStandIn(strictness=strictness, owned_by="vllm") as server:
+        await dialogs.start()
+        form = await dialogs.fill_in(llm_base_url=f"{server.url}/v1")
+        assert form["description_placeholders"]["server"] == "vLLM"
+        result = await dialogs.fill_in(llm_model="local-model", llm_keep_alive="10m")
+        assert result["type"] == "create_entry"
+        await home.async_block_till_done()
+        (entry,) = home.config_entries.async_entries(DOMAIN)
+        refuses = strictness != "lenient"
+        assert entry.data["llm_keep_alive_refused"] is refuses
+        tried = server.sent("/v1/chat/completions")
+        assert tried[0]["keep_alive"] == "10m"
+        assert all(body["max_tokens"] == 1 for body in tried)
+        assert len(tried) == 1 + refuses
+        server.requests.clear()
+        await home.services.async_call(
+            "conversation",
+            "process",
+            {"text": "Hello", "agent_id": "conversation.home_agent"},
+            blocking=True,
+            return_response=True,
+        )
+        (body,) = server.sent("/v1/chat/completions")
+        assert body.get("keep_alive") == (None if refuses else "10m")
+
+
+async def test_a_cloud_is_not_offered_keep_alive(
+    home: HomeAssistant, dialogs: Dialogs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The setting would have no effect there."""
+    async with OpenAIStandIn() as server:
+        for module in ("config_flow", "servers.detect", "servers.factory"):
+            path = f"custom_components.home_agent.{module}.is_cloud"
+            monkeypatch.setattr(path, lambda url: True)
+        await dialogs.start()
+        form = await dialogs.fill_in(llm_base_url=server.url)
+        assert "llm_keep_alive" not in fields(form)
+        result = await dialogs.fill_in(llm_model="local-model")
+        assert result["type"] == "create_entry"
+
+
+async def test_a_trial_that_takes_long_is_no_refusal(
+    home: HomeAssistant, dialogs: Dialogs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A server that loads the model first did not refuse the field."""
+    path = "custom_components.home_agent.role_check.TRY_TIMEOUT"
+    monkeypatch.setattr(path, 0.1)
+    async with OpenAIStandIn() as server:
+        await dialogs.start()
+        await dialogs.fill_in(llm_base_url=server.url)
+        server.hold_posts = True
+        result = await dialogs.fill_in(llm_model="local-model")
+        assert result["type"] == "create_entry"
+        assert result["result"]["state"] in ("loaded", "setup_in_progress")
+        server.release()
+
+
+# --- The entry, changed later ---------------------------------------------------
+
+
+async def test_reconfigure_the_server(
+    home: HomeAssistant, dialogs: Dialogs, ollama: OllamaStandIn, make_entry: MakeEntry
+) -> None:
+    """Another address and kind: the models stay."""
+    entry = await make_entry(ollama.url, conversation={}, llm_server_kind="ollama")
+    async with OpenAIStandIn(models=["llama3.2:3b"]) as server:
+        form = await dialogs.start(entry_id=entry.entry_id)
+        assert form["step_id"] == "reconfigure"
+        assert suggested(form)["llm_base_url"] == ollama.url
+        form = await dialogs.fill_in(
+            llm_base_url="http://127.0.0.1:1", llm_server_kind="automatic"
+        )
+        assert form["errors"] == {"llm_base_url": "cannot_connect"}
+        result = await dialogs.fill_in(
+            llm_base_url=server.url, llm_server_kind="automatic", llm_api_key="key"
+        )
+        assert result["reason"] == "reconfigure_successful"
+        await home.async_block_till_done()
+        assert dict(entry.data) == {
+            "llm_base_url": server.url,
+            "llm_api_key": "key",
+            "llm_server_kind": "openai_compatible",
+        }
+        assert entry.unique_id == server.url
+        assert entry.state is ConfigEntryState.LOADED
+        # The kind can be set by hand.
+        await dialogs.start(entry_id=entry.entry_id)
+        await dialogs.fill_in(
+            llm_base_url=ollama.url, llm_server_kind="openai_compatible"
+        )
+        await home.async_block_till_done()
+        assert entry.data["llm_server_kind"] == "openai_compatible"
+        assert "llm_api_key" not in entry.data
+
+
+async def test_reconfigure_refuses_the_server_of_another_entry(
+    home: HomeAssistant, dialogs: Dialogs, ollama: OllamaStandIn, make_entry: MakeEntry
+) -> None:
+    """One entry for one server."""
+    entry = await make_entry(ollama.url, conversation={})
+    other = MockConfigEntry(domain=DOMAIN, unique_id="http://127.0.0.1:2", version=2)
+    other.add_to_hass(home)
+    home.config_entries.async_update_entry(other, unique_id=ollama.url)
+    await dialogs.start(entry_id=entry.entry_id)
+    result = await dialogs.fill_in(llm_base_url=ollama.url, llm_server_kind="automatic")
+    assert result["reason"] == "already_configured"
+
+
+async def test_a_new_key(home: HomeAssistant, dialogs: Dialogs) -> None:
+    """A key that is refused at set-up is asked for, and the entry reloaded."""
+    async with OllamaStandIn(api_key="right") as server:
+        entry = MockConfigEntry(
+            domain=DOMAIN,
+            version=2,
+            data={"llm_base_url": server.url, "llm_api_key": "old"},
+        )
+        entry.add_to_hass(home)
+        assert not await home.config_entries.async_setup(entry.entry_id)
+        assert entry.state is ConfigEntryState.SETUP_ERROR
+        (flow,) = home.config_entries.flow.async_progress()
+        assert flow["context"]["source"] == SOURCE_REAUTH
+        form = await dialogs.open(flow["flow_id"])
+        assert form["step_id"] == "reauth_confirm"
+        form = await dialogs.fill_in(llm_api_key="wrong")
+        assert form["errors"] == {"llm_api_key": "invalid_auth"}
+        result = await dialogs.fill_in(llm_api_key=" right ")
+        assert result["reason"] == "reauth_successful"
+        await home.async_block_till_done()
+        assert entry.data["llm_api_key"] == "right"
+        assert entry.state is ConfigEntryState.LOADED
+
+
+# --- Subentries -----------------------------------------------------------------
+
+
+async def test_add_and_change_a_conversation_agent(
+    home: HomeAssistant, dialogs: Dialogs, ollama: OllamaStandIn, make_entry: MakeEntry
+) -> None:
+    """Every field is stored, comes back, and can be emptied."""
+    entry = await make_entry(ollama.url, external_llm={"external_llm_model": "x"})
+    (first,) = entry.get_subentries_of_type("conversation")
+    form = await dialogs.start([entry.entry_id, "conversation"])
+    assert form["step_id"] == "settings"
+    assert suggested(form)["llm_keep_alive"] == "5m"
+    assert suggested(form)["llm_hass_api"] == ["assist"]
+    assert "llm_num_ctx" in fields(form, "advanced")
+    form = await dialogs.fill_in(
+        llm_model="llama3.2:3b",
+        llm_keep_alive="5x",
+        advanced={"llm_temperature": 0.5, "llm_stream": True, "llm_think": "off"},
+    )
+    assert form["errors"] == {"llm_keep_alive": "invalid_keep_alive"}
+    assert suggested(form)["llm_keep_alive"] == "5x"
+    assert suggested(form, "advanced")["llm_temperature"] == 0.5
+    values = {
+        "llm_model": "llama3.2:3b",
+        "llm_keep_alive": "1h30m",
+        "llm_hass_api": ["assist"],
+        "prompt": "Be brief.",
+        "external_llms": ["external"],
+    }
+    advanced = {
+        "llm_temperature": 0.5,
+        "llm_top_p": 0.9,
+        "llm_max_tokens": 200,
+        "llm_num_ctx": 4096,
+        "llm_think": "on",
+        "llm_stream": False,
+        "max_history": 5,
+        "llm_idle_timeout": 60,
+    }
+    result = await dialogs.fill_in(**values, advanced=advanced)
+    assert result["type"] == "create_entry"
+    await home.async_block_till_done()
+    _, subentry = entry.get_subentries_of_type("conversation")
+    assert subentry.subentry_id != first.subentry_id
+    assert dict(subentry.data) == values | advanced
+    assert subentry.title == "llama3.2:3b"
+    form = await dialogs.start(
+        [entry.entry_id, "conversation"], subentry_id=subentry.subentry_id
+    )
+    assert suggested(form) == values
+    assert suggested(form, "advanced") == advanced
+    # Emptied fields stay empty, and the next dialog does not fill them in.
+    result = await dialogs.fill_in(
+        llm_model="qwen3:8b", advanced={"llm_think": "off", "llm_stream": True}
+    )
+    assert result["reason"] == "reconfigure_successful"
+    await home.async_block_till_done()
+    subentry = entry.subentries[subentry.subentry_id]
+    assert subentry.title == "qwen3:8b"
+    assert "llm_hass_api" not in subentry.data
+    form = await dialogs.start(
+        [entry.entry_id, "conversation"], subentry_id=subentry.subentry_id
+    )
+    assert "llm_keep_alive" not in suggested(form)
+    assert "llm_hass_api" not in suggested(form)
+
+
+@pytest.mark.parametrize("kind", ["external_llm", "embedding"])
+async def test_add_and_change_other_roles(
+    home: HomeAssistant,
+    dialogs: Dialogs,
+    ollama: OllamaStandIn,
+    make_entry: MakeEntry,
+    kind: str,
+) -> None:
+    """Each may have a server of its own, whose models are offered."""
+    entry = await make_entry(ollama.url, conversation={})
+    async with OpenAIStandIn(strictness="openai", models=["big"]) as server:
+        form = await dialogs.start([entry.entry_id, kind])
+        assert form["step_id"] == "server"
+        form = await dialogs.fill_in(**{f"{kind}_base_url": "ftp://x"})
+        assert form["errors"] == {f"{kind}_base_url": "invalid_url"}
+        form = await dialogs.fill_in(**{f"{kind}_base_url": "http://127.0.0.1:1"})
+        assert form["errors"] == {f"{kind}_base_url": "cannot_connect"}
+        form = await dialogs.fill_in(**{f"{kind}_base_url": server.url})
+        assert form["step_id"] == "settings"
+        assert options(form, f"{kind}_model") == ["big"]
+        form = await dialogs.fill_in(**{f"{kind}_model": "gone"}, advanced={})
+        assert form["errors"] == {f"{kind}_model": "model_not_found"}
+        values = {f"{kind}_model": "big", f"{kind}_keep_alive": "2m"}
+        result = await dialogs.fill_in(**values, advanced={})
+        assert result["type"] == "create_entry"
+        await home.async_block_till_done()
+        (subentry,) = entry.get_subentries_of_type(kind)
+        assert subentry.data[f"{kind}_keep_alive"] == "2m"
+        assert subentry.data[f"{kind}_keep_alive_refused"] is True
+        assert subentry.data[f"{kind}_server_kind"] == "openai_compatible"
+        assert "llm_keep_alive_refused" not in entry.data
+        # Back to the entry's own server: what was known of the other is forgotten.
+        form = await dialogs.start(
+            [entry.entry_id, kind], subentry_id=subentry.subentry_id
+        )
+        assert suggested(form)[f"{kind}_base_url"] == server.url
+        form = await dialogs.fill_in()
+        models = {"external_llm": "llama3.2:70b", "embedding": "nomic-embed-text"}
+        result = await dialogs.fill_in(**{f"{kind}_model": models[kind]}, advanced={})
+        assert result["reason"] == "reconfigure_successful"
+        await home.async_block_till_done()
+        subentry = entry.subentries[subentry.subentry_id]
+        assert subentry.title == models[kind]
+        assert f"{kind}_base_url" not in subentry.data
+        assert f"{kind}_keep_alive_refused" not in subentry.data
+
+
+async def test_one_embedding_model(
+    dialogs: Dialogs, ollama: OllamaStandIn, make_entry: MakeEntry
+) -> None:
+    """A second one is refused."""
+    entry = await make_entry(ollama.url, embedding={})
+    result = await dialogs.start([entry.entry_id, "embedding"])
+    assert result["reason"] == "already_configured"
+
+
+async def test_subentries_need_the_server(
+    home: HomeAssistant, dialogs: Dialogs, ollama: OllamaStandIn, make_entry: MakeEntry
+) -> None:
+    """Without it there is nothing to choose from."""
+    entry = await make_entry(ollama.url, conversation={})
+    await ollama.stop()
+    result = await dialogs.start([entry.entry_id, "conversation"])
+    assert result["reason"] == "cannot_connect"
+    await home.config_entries.async_unload(entry.entry_id)
+    result = await dialogs.start([entry.entry_id, "conversation"])
+    assert result["reason"] == "entry_not_loaded"
