@@ -174,16 +174,10 @@ def sampling_fields(role: Role, kind: ServerKind) -> Fields:
         fields[vol.Optional(role.key("num_ctx"), default=DEFAULT_NUM_CTX)] = _number(
             512, 1048576
         )
-    return (
-        fields
-        | {
-            vol.Required(role.key("think"), default=default_think(role, kind)): _select(
-                list(THINK_OPTIONS), translation_key="think"
-            ),
-            vol.Required(role.key("stream"), default=True): BooleanSelector(),
-        }
-        | _timeout_field(role)
-    )
+    think = vol.Required(role.key("think"), default=default_think(role, kind))
+    fields[think] = _select(list(THINK_OPTIONS), translation_key="think")
+    fields[vol.Required(role.key("stream"), default=True)] = BooleanSelector()
+    return fields | _timeout_field(role)
 
 
 def default_think(role: Role, kind: ServerKind) -> str:
@@ -219,7 +213,9 @@ def with_sections(fields: Fields, values: Mapping[str, Any]) -> dict[str, Any]:
 def _advanced(fields: Fields) -> Fields:
     """Return fields folded away."""
     return {
-        vol.Required(SECTION_ADVANCED, default={}): section(vol.Schema(fields), {"collapsed": True})
+        vol.Required(SECTION_ADVANCED, default={}): section(
+            vol.Schema(fields), {"collapsed": True}
+        )
     }
 
 

@@ -3,8 +3,6 @@
 python -m tests.servers.ollama --port 11434 --load-seconds 2
 """
 
-import argparse
-import asyncio
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -443,25 +441,3 @@ def _is_zero(value: Any) -> bool:
         return value is not None and keep_alive_seconds(value) == 0
     except ValueError:
         return False
-
-
-async def _serve(port: int, load_seconds: float) -> None:
-    """Serve until interrupted."""
-    async with asyncio.timeout(None):
-        server = OllamaStandIn(load_seconds=load_seconds)
-        await server.start(port)
-        print(f"Stand-in Ollama at {server.url}", flush=True)
-        await asyncio.Event().wait()
-
-
-def main() -> None:
-    """Serve on loopback."""
-    parser = argparse.ArgumentParser(description="A stand-in Ollama on loopback")
-    parser.add_argument("--port", type=int, default=11434)
-    parser.add_argument("--load-seconds", type=float, default=0)
-    arguments = parser.parse_args()
-    asyncio.run(_serve(arguments.port, arguments.load_seconds))
-
-
-if __name__ == "__main__":
-    main()

@@ -104,11 +104,11 @@ class StandIn:
         return [item.body for item in self.requests if item.path in paths]
 
     def hold(self) -> None:
-        """Let requests wait until release."""
+        """Let POST requests wait until release."""
         self._gate.clear()
 
     def release(self) -> None:
-        """Let the requests go on."""
+        """Let them go on."""
         self._gate.set()
 
     def error_body(self, status: int, text: str) -> Any:
@@ -157,7 +157,8 @@ class StandIn:
             Recorded(request.method, request.path, dict(request.headers), raw)
         )
         try:
-            await self._gate.wait()
+            if request.method == "POST":
+                await self._gate.wait()
             return await self._answer(request, raw)
         except asyncio.CancelledError:
             self.hang_ups += 1
