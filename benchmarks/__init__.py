@@ -1,0 +1,1 @@
+"""Benchmarks, to be run by hand; each prints a table."""
