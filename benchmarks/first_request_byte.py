@@ -23,6 +23,7 @@ from homeassistant.config_entries import ConfigSubentryData
 from homeassistant.core import Context, HomeAssistant
 from homeassistant.helpers import area_registry as ar, entity_registry as er, frame
 from homeassistant.setup import async_setup_component
+
 import tests.ha_2026_11  # isort: skip - before the plugin
 from pytest_homeassistant_custom_component.common import (
     MockConfigEntry,

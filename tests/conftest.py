@@ -1,6 +1,7 @@
 """What the tests share: Home Assistant with Home Agent, and servers for it."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
 from typing import Any
 
 from homeassistant.components import conversation
@@ -35,6 +36,12 @@ type MakeEntry = Callable[..., Awaitable[MockConfigEntry]]
 @pytest.fixture(autouse=True)
 def _integration(enable_custom_integrations: None, socket_enabled: None) -> None:
     """Let Home Assistant find the integration, and tests use loopback."""
+
+
+@pytest.fixture
+def hass_config_dir(tmp_path: Path) -> str:
+    """Return an empty configuration folder for each test."""
+    return str(tmp_path)
 
 
 @pytest.fixture

@@ -17,7 +17,6 @@ from .data import HomeAgentConfigEntry, HomeAgentData, merged_config
 from .device import device_info
 from .migration import async_migrate_from_version_1
 from .role import Role, role_connection
-from .servers.base import ModelServer
 from .servers.errors import InvalidAuth, ModelServerError
 from .servers.factory import connect
 from .vector_db_manager import VectorDBManager, index_path
@@ -35,8 +34,8 @@ async def async_setup(hass: HomeAssistant, config: ConfigType) -> bool:
 
 async def async_setup_entry(hass: HomeAssistant, entry: HomeAgentConfigEntry) -> bool:
     """Connect to the server and set up its model roles."""
-    server = await _async_connect(hass, entry)
-    entry.runtime_data = HomeAgentData(server)
+    await _async_connect(hass, entry)
+    entry.runtime_data = HomeAgentData()
     device_registry = dr.async_get(hass)
     for subentry in entry.subentries.values():
         device_registry.async_get_or_create(
@@ -79,10 +78,8 @@ async def async_migrate_entry(hass: HomeAssistant, entry: ConfigEntry[Any]) -> b
     return entry.version == 2
 
 
-async def _async_connect(
-    hass: HomeAssistant, entry: HomeAgentConfigEntry
-) -> ModelServer:
-    """Return the entry's server, which answers.
+async def _async_connect(hass: HomeAssistant, entry: HomeAgentConfigEntry) -> None:
+    """Make sure that the entry's server answers, and store its kind.
 
     Raise ConfigEntryAuthFailed if it refuses the key and ConfigEntryNotReady if
     it does not answer.
@@ -107,7 +104,6 @@ async def _async_connect(
         hass.config_entries.async_update_entry(
             entry, data={**entry.data, CONF_LLM_SERVER_KIND: str(server.kind)}
         )
-    return server
 
 
 async def _async_reload(hass: HomeAssistant, entry: HomeAgentConfigEntry) -> None:

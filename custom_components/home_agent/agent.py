@@ -50,19 +50,11 @@ type _HassDelta = (
 class HomeAgent:
     """Answers with the primary LLM, which may use Home Assistant's tools."""
 
-    def __init__(
-        self,
-        hass: HomeAssistant,
-        config: Mapping[str, Any],
-        server: ModelServer | None = None,
-    ) -> None:
-        """Make an agent from a flat configuration.
-
-        server saves finding it out, where it is known already.
-        """
+    def __init__(self, hass: HomeAssistant, config: Mapping[str, Any]) -> None:
+        """Make an agent from a flat configuration."""
         self.hass = hass
         self._config = config
-        self._role = ModelRole(hass, config, Role.LLM, server)
+        self._role = ModelRole(hass, config, Role.LLM)
         self._stream: bool = config.get(CONF_LLM_STREAM, True)
         self._max_history = int(config.get(CONF_MAX_HISTORY, DEFAULT_MAX_HISTORY))
 

@@ -49,7 +49,7 @@ class HomeAgentConversationEntity(conversation.ConversationEntity):
         """Make the agent of a conversation subentry."""
         self._entry = entry
         config = merged_config(entry, subentry)
-        self._agent = HomeAgent(hass, config, entry.runtime_data.server)
+        self._agent = HomeAgent(hass, config)
         self._prompt: str | None = config.get(CONF_PROMPT)
         api_ids: list[str] = config.get(CONF_LLM_HASS_API) or []
         tools = external_llm_tools(hass, entry, subentry)

@@ -16,7 +16,6 @@ from .const import (
     SUBENTRY_EXTERNAL_LLM,
 )
 from .role import Role
-from .servers.base import ModelServer
 from .tools.external_llm import ExternalLLMTool
 from .vector_db_manager import VectorDBManager
 
@@ -29,12 +28,8 @@ SUBENTRY_ROLES: Final = {
 
 @dataclass(slots=True)
 class HomeAgentData:
-    """What an entry needs while it is loaded.
+    """What an entry holds while it is loaded: the manager of each embedding model."""
 
-    server is the entry's own; an embedding subentry has its manager here.
-    """
-
-    server: ModelServer
     vector_db_managers: dict[str, VectorDBManager] = field(default_factory=dict)
 
 

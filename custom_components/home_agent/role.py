@@ -63,16 +63,12 @@ class ModelRole:
         hass: HomeAssistant,
         config: Mapping[str, Any],
         role: Role,
-        server: ModelServer | None = None,
     ) -> None:
-        """Read the role from a flat configuration.
-
-        server saves finding it out, where it is known already.
-        """
+        """Read the role from a flat configuration."""
         self._hass = hass
         self._config = config
         self._role = role
-        self._server = server
+        self._server: ModelServer | None = None
         self.model: str = config[role.key("model")]
 
     async def server(self) -> ModelServer:

@@ -30,8 +30,7 @@ from .exposed_entities import (
 )
 from .keep_alive import KeepAlive
 from .role import ModelRole, Role
-from .servers.base import ModelServer
-from .servers.errors import ModelServerError
+from .servers.errors import ConnectionLost, ModelServerError
 from .vector_store.sqlite import DimensionChanged, SqliteVectorStore
 
 _LOGGER = logging.getLogger(__name__)
@@ -67,17 +66,15 @@ class VectorDBManager:
         self,
         hass: HomeAssistant,
         config: Mapping[str, Any],
-        server: ModelServer | None = None,
         path: Path | None = None,
     ) -> None:
         """Make a manager from a flat configuration.
 
-        server saves finding it out, where it is known already; path is that of
-        the index file.
+        path is that of the index file.
         """
         self.hass = hass
         self._config = config
-        self._role = ModelRole(hass, config, Role.EMBEDDING, server)
+        self._role = ModelRole(hass, config, Role.EMBEDDING)
         self._path = path or index_path(hass)
         self._batch_size = int(
             config.get(CONF_EMBEDDING_BATCH_SIZE, DEFAULT_EMBEDDING_BATCH_SIZE)
@@ -87,6 +84,7 @@ class VectorDBManager:
         self._store: SqliteVectorStore | None = None
         self._opening = asyncio.Lock()
         self._syncing: asyncio.Task[Any] | None = None
+        self._tracking = False
         self._unsubscribe: list[CALLBACK_TYPE] = []
         self._retry_in = RETRY_FIRST
         self._cancel_retry: CALLBACK_TYPE | None = None
@@ -102,6 +100,7 @@ class VectorDBManager:
     async def async_start(self) -> None:
         """Open the index, and keep it up to date once Home Assistant is started."""
         await self._async_open()
+        self._tracking = True
         self._unsubscribe = [
             async_at_started(self.hass, self._async_on_started),
             async_track_exposed_entities(self.hass, self._schedule_sync),
@@ -109,6 +108,7 @@ class VectorDBManager:
 
     async def async_stop(self) -> None:
         """End the indexing and close the file."""
+        self._tracking = False
         while self._unsubscribe:
             self._unsubscribe.pop()()
         self._debouncer.async_shutdown()
@@ -137,11 +137,13 @@ class VectorDBManager:
         ModelServerError if the server fails.
         """
         server = await self._role.server()
-        return await server.embed(
-            self._role.model,
-            texts,
-            KeepAlive.for_role(CONF_EMBEDDING_KEEP_ALIVE, self._config, keep_alive),
-        )
+        value = KeepAlive.for_role(CONF_EMBEDDING_KEEP_ALIVE, self._config, keep_alive)
+        try:
+            return await server.embed(self._role.model, texts, value)
+        except ConnectionLost as err:
+            # A server that was restarted: its old connection looked alive.
+            _LOGGER.debug("Asking again: %s", err.log_text)
+            return await server.embed(self._role.model, texts, value)
 
     async def async_sync(self) -> SyncResult:
         """Make the index agree with the exposed entities.
@@ -222,7 +224,7 @@ class VectorDBManager:
     @callback
     def _schedule_sync(self) -> None:
         """Index soon, once for all changes until then."""
-        if self.hass.is_running and self._unsubscribe:
+        if self.hass.is_running and self._tracking:
             self._debouncer.async_schedule_call()
 
     async def _async_sync_or_retry(self) -> None:

@@ -21,7 +21,7 @@ from ..const import (
 )
 from ..keep_alive import KeepAlive
 from ..role import ModelRole, Role
-from ..servers.base import ModelServer, collect
+from ..servers.base import collect
 from ..servers.errors import ModelServerError
 from ..servers.messages import ChatMessage
 
@@ -74,13 +74,11 @@ class ExternalLLMTool(llm.Tool):
         self,
         hass: HomeAssistant,
         config: Mapping[str, Any],
-        server: ModelServer | None = None,
         name: str = f"{DOMAIN}__ask_external_llm",
     ) -> None:
         """Make the tool from a flat configuration.
 
-        server saves finding it out, where it is known already; name tells the
-        tools of several external LLMs apart.
+        name tells the tools of several external LLMs apart.
         """
         self.hass = hass
         self.name = name
@@ -88,7 +86,7 @@ class ExternalLLMTool(llm.Tool):
             config.get(CONF_EXTERNAL_LLM_TOOL_DESCRIPTION) or DEFAULT_TOOL_DESCRIPTION
         )
         self._config = config
-        self._role = ModelRole(hass, config, Role.EXTERNAL_LLM, server)
+        self._role = ModelRole(hass, config, Role.EXTERNAL_LLM)
 
     @override
     async def async_call(

@@ -1,0 +1,287 @@
+"""The external LLM: what it is sent, what it is not, and what comes back."""
+
+from typing import Any
+
+from homeassistant.core import HomeAssistant
+from homeassistant.helpers import llm
+import pytest
+import voluptuous as vol
+
+from custom_components.home_agent.servers.errors import ModelServerError
+from custom_components.home_agent.tools.external_llm import ExternalLLMTool
+from tests.conftest import MakeEntry, say, speech, subentry
+from tests.servers import OllamaStandIn, OpenAIStandIn, Reply, ToolUse
+from tests.servers.stand_in import Fault
+
+ASK = "home_agent__ask_external_llm"
+
+
+def config(url: str, **more: Any) -> dict[str, Any]:
+    """Return the flat configuration of the tool."""
+    return {"llm_base_url": url, "external_llm_model": "llama3.2:70b", **more}
+
+
+@pytest.mark.parametrize("streaming", [True, False])
+@pytest.mark.parametrize(
+    ("configured", "override", "sent"),
+    [(None, None, "5m"), ("2m", None, "2m"), ("-1", None, -1), ("2m", 0, 0)],
+)
+async def test_its_own_keep_alive(
+    hass: HomeAssistant,
+    ollama: OllamaStandIn,
+    configured: str | None,
+    override: int | None,
+    sent: str | int,
+    *,
+    streaming: bool,
+) -> None:
+    """Not the primary's; and the caller's own wins."""
+    tool = ExternalLLMTool(
+        hass,
+        config(
+            f"{ollama.url}/v1",
+            llm_keep_alive="7h",
+            external_llm_keep_alive=configured,
+            external_llm_stream=streaming,
+        ),
+    )
+    ollama.brain.replies.append(Reply(" 42. "))
+    answer = await tool._execute("6*7?", "It is a number.", keep_alive=override)
+    assert answer == "42."
+    (body,) = ollama.sent("/api/chat")
+    assert body["keep_alive"] == sent
+    assert type(body["keep_alive"]) is type(sent)
+    assert body["stream"] is streaming
+    assert body["model"] == "llama3.2:70b"
+    assert body["messages"][-1]["content"] == "6*7?\n\nIt is a number."
+    assert "tools" not in body
+
+
+@pytest.mark.parametrize(
+    ("option", "path", "value"),
+    [
+        ({"external_llm_temperature": 0.2}, ("options", "temperature"), 0.2),
+        ({"external_llm_top_p": 0.3}, ("options", "top_p"), 0.3),
+        ({"external_llm_max_tokens": 99}, ("options", "num_predict"), 99),
+        ({"external_llm_num_ctx": 2048}, ("options", "num_ctx"), 2048),
+        ({"external_llm_think": "off"}, ("think",), False),
+        ({"external_llm_prompt": "Be short."}, ("messages", 0, "content"), "Be short."),
+        ({"llm_temperature": 0.9}, ("options", "temperature"), None),
+    ],
+)
+async def test_each_option(
+    hass: HomeAssistant,
+    ollama: OllamaStandIn,
+    option: dict[str, Any],
+    path: tuple[Any, ...],
+    value: Any,
+) -> None:
+    """Every setting is its own, and is sent."""
+    tool = ExternalLLMTool(hass, config(ollama.url, **option))
+    await tool._execute("Hello")
+    (found,) = ollama.sent("/api/chat")
+    for key in path:
+        found = found.get(key) if isinstance(found, dict) else found[key]
+    assert found == value
+
+
+def test_the_description_is_the_users(hass: HomeAssistant) -> None:
+    """It tells the primary when to ask."""
+    tool = ExternalLLMTool(hass, config("http://x"))
+    assert "more capable" in (tool.description or "")
+    text = {"external_llm_tool_description": "Ask it for poems."}
+    tool = ExternalLLMTool(hass, config("http://x", **text))
+    assert tool.description == "Ask it for poems."
+
+
+@pytest.mark.parametrize(
+    ("choice", "expected"),
+    [
+        ("nothing", []),
+        ("last_message", ["What is six times seven?"]),
+        ("conversation", ["Hello", "Good day.", "What is six times seven?"]),
+    ],
+)
+async def test_what_of_the_conversation_goes_along(
+    home: HomeAssistant,
+    ollama: OllamaStandIn,
+    make_entry: MakeEntry,
+    choice: str,
+    expected: list[str],
+) -> None:
+    """What was said, if the user lets it; never the home and the tools."""
+    external = {
+        "external_llm_model": "llama3.2:70b",
+        "external_llm_conversation": choice,
+    }
+    await make_entry(ollama.url, conversation={}, external_llm=external)
+    ollama.brain.replies.append(Reply("Good day."))
+    first = await say(home, "Hello")
+    ollama.brain.replies.extend(
+        [
+            Reply(tools=(ToolUse(ASK, {"prompt": "6*7?", "context": "Maths"}),)),
+            Reply("42"),
+            Reply("It is 42."),
+        ]
+    )
+    result = await say(home, "What is six times seven?", first.conversation_id)
+    assert speech(result) == "It is 42."
+    (body,) = (b for b in ollama.sent("/api/chat") if b["model"] == "llama3.2:70b")
+    texts = [message["content"] for message in body["messages"]]
+    assert texts[1:] == [*expected, "6*7?\n\nMaths"]
+    assert "Kitchen" not in str(body)
+
+
+async def test_off_by_default(
+    home: HomeAssistant, ollama: OllamaStandIn, make_entry: MakeEntry
+) -> None:
+    """An agent has the tool only if the user chose it for this agent."""
+    external = {"external_llm_model": "llama3.2:70b"}
+    chosen_none = {"external_llms": []}
+    await make_entry(ollama.url, conversation=chosen_none, external_llm=external)
+    await say(home, "Hello")
+    names = [t["function"]["name"] for t in ollama.sent("/api/chat")[0]["tools"]]
+    assert not any("external" in name for name in names)
+
+
+async def test_without_control_of_the_home(
+    home: HomeAssistant, ollama: OllamaStandIn, make_entry: MakeEntry
+) -> None:
+    """An agent that may only talk can have the tool all the same."""
+    await make_entry(
+        ollama.url,
+        conversation={"llm_hass_api": []},
+        external_llm={"external_llm_model": "llama3.2:70b"},
+    )
+    ollama.brain.replies.extend(
+        [Reply(tools=(ToolUse(ASK, {"prompt": "x"}),)), Reply("42"), Reply("It is 42.")]
+    )
+    assert speech(await say(home, "Ask")) == "It is 42."
+    (tool,) = ollama.sent("/api/chat")[0]["tools"]
+    assert tool["function"]["name"] == ASK
+    parameters = tool["function"]["parameters"]
+    assert parameters["required"] == ["prompt"]
+    assert set(parameters["properties"]) == {"prompt", "context"}
+
+
+async def test_several_external_llms(
+    home: HomeAssistant, ollama: OllamaStandIn, make_entry: MakeEntry
+) -> None:
+    """Each is a tool of its own, named after its title."""
+    entry = await make_entry(ollama.url)
+    for number, title in enumerate(("Big Model", "big model", "Poet")):
+        home.config_entries.async_add_subentry(
+            entry, new(title, f"id{number}", {"external_llm_model": "llama3.2:70b"})
+        )
+    data = {"llm_model": "llama3.2:3b", "external_llms": ["id0", "id1", "id2", "gone"]}
+    home.config_entries.async_add_subentry(
+        entry, new("Agent", "agent", data, "conversation")
+    )
+    await home.async_block_till_done()
+    await say(home, "Hello")
+    tools = ollama.sent("/api/chat")[-1]["tools"]
+    assert [tool["function"]["name"] for tool in tools] == [
+        "home_agent__ask_big_model",
+        "home_agent__ask_big_model_2",
+        "home_agent__ask_poet",
+    ]
+
+
+def new(title: str, key: str, data: Any, kind: str = "external_llm") -> Any:
+    """Return a subentry with a known id."""
+    from types import MappingProxyType
+
+    from homeassistant.config_entries import ConfigSubentry
+
+    fields = subentry(kind, MappingProxyType(data), title)  # type: ignore[arg-type]
+    return ConfigSubentry(subentry_id=key, **fields)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("fault", "heard"),
+    [
+        (Fault(status=500, body={"error": "boom"}), "reports an error"),
+        (
+            Fault(status=404, body={"error": "model 'x' not found"}),
+            "not have the model",
+        ),
+        (Fault(hang_up_after=30), "broke off"),
+        (Fault(error_after_lines=1, error_text="boom"), "reports an error"),
+    ],
+)
+async def test_a_failure_is_explained_not_fatal(
+    home: HomeAssistant,
+    ollama: OllamaStandIn,
+    make_entry: MakeEntry,
+    fault: Fault,
+    heard: str,
+) -> None:
+    """The primary hears of it and goes on."""
+    external = {"external_llm_model": "llama3.2:70b"}
+    await make_entry(ollama.url, conversation={}, external_llm=external)
+    ask = Reply(tools=(ToolUse(ASK, {"prompt": "6*7?"}),))
+    ollama.brain.replies.append(ask)
+    if not fault.status:
+        ollama.brain.replies.append(Reply("It may be forty-two, I think."))
+    ollama.faults.extend([Fault(), fault])
+    said = speech(await say(home, "Ask"))
+    assert said.startswith("That did not work:")
+    assert heard in said
+
+
+@pytest.mark.parametrize("arguments", [{}, {"prompt": ""}, {"prompt": "x", "y": 1}])
+async def test_arguments_are_checked(
+    hass: HomeAssistant, ollama: OllamaStandIn, arguments: dict[str, Any]
+) -> None:
+    """What does not fit is refused, and nothing is sent."""
+    tool = ExternalLLMTool(hass, config(ollama.url))
+    context = llm.LLMContext("test", None, "en", "conversation", None)
+    with pytest.raises(vol.Invalid):
+        await tool.async_call(hass, llm.ToolInput(ASK, arguments), context)
+    assert not ollama.requests
+
+
+async def test_no_answer_is_an_error(
+    home: HomeAssistant, ollama: OllamaStandIn, make_entry: MakeEntry
+) -> None:
+    """Silence is not passed on as an answer."""
+    external = {"external_llm_model": "llama3.2:70b"}
+    await make_entry(ollama.url, conversation={}, external_llm=external)
+    ask = Reply(tools=(ToolUse(ASK, {"prompt": "x"}),))
+    ollama.brain.replies.extend([ask, Reply(" ")])
+    assert "gave no answer" in speech(await say(home, "Ask"))
+
+
+async def test_a_key_stays_with_its_server(
+    hass: HomeAssistant, ollama: OllamaStandIn
+) -> None:
+    """Another server gets neither the primary's key nor its headers."""
+    primary = {"llm_api_key": "primary-key", "llm_proxy_headers": {"X-Proxy": "p"}}
+    tool = ExternalLLMTool(hass, config(ollama.url, **primary))
+    await tool._execute("Hello")
+    assert ollama.requests[-1].headers["Authorization"] == "Bearer primary-key"
+    assert ollama.requests[-1].headers["X-Proxy"] == "p"
+    async with OpenAIStandIn() as other:
+        own = {"external_llm_base_url": other.url}
+        await ExternalLLMTool(hass, config(ollama.url, **primary, **own))._execute("Hi")
+        assert not any("Authorization" in r.headers for r in other.requests)
+        assert "primary-key" not in str(other.requests)
+        assert not any("X-Proxy" in r.headers for r in other.requests)
+        own["external_llm_api_key"] = "its-own"
+        await ExternalLLMTool(hass, config(ollama.url, **primary, **own))._execute("Hi")
+        assert other.requests[-1].headers["Authorization"] == "Bearer its-own"
+
+
+async def test_the_timeout_is_its_own(
+    hass: HomeAssistant, ollama: OllamaStandIn
+) -> None:
+    """A server that is silent for too long is given up."""
+    ollama.hold()
+    timeout = {"external_llm_idle_timeout": 0.2, "external_llm_server_kind": "ollama"}
+    tool = ExternalLLMTool(
+        hass, config(ollama.url, llm_server_kind="ollama", **timeout)
+    )
+    with pytest.raises(ModelServerError) as caught:
+        await tool._execute("Hello")
+    assert caught.value.translation_key == "server_timed_out"
+    ollama.release()

@@ -1,0 +1,349 @@
+"""Embeddings: their keep_alive, what is indexed, and what is found."""
+
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+from freezegun.api import FrozenDateTimeFactory
+from homeassistant.components import conversation
+from homeassistant.components.homeassistant.exposed_entities import async_expose_entity
+from homeassistant.core import HomeAssistant
+from homeassistant.exceptions import HomeAssistantError, ServiceValidationError
+from homeassistant.helpers import area_registry as ar, entity_registry as er
+import pytest
+from pytest_homeassistant_custom_component.common import (
+    MockConfigEntry,
+    async_fire_time_changed,
+)
+
+from custom_components.home_agent.vector_db_manager import VectorDBManager, index_path
+from tests.conftest import MakeEntry, say, speech
+from tests.servers import ManualClock, OllamaStandIn, OpenAIStandIn, Reply, ToolUse
+from tests.servers.stand_in import Fault
+
+
+def config(url: str, **more: Any) -> dict[str, Any]:
+    """Return the flat configuration of a manager."""
+    return {"llm_base_url": url, "embedding_model": "nomic-embed-text", **more}
+
+
+@pytest.mark.parametrize(
+    ("configured", "override", "sent", "stays"),
+    [
+        (None, None, "5m", 300),
+        ("10m", None, "10m", 600),
+        ("-1", None, -1, float("inf")),
+        ("0", None, 0, 0),
+        ("10m", "-1", -1, float("inf")),
+    ],
+)
+async def test_its_own_keep_alive(
+    hass: HomeAssistant,
+    ollama: OllamaStandIn,
+    clock: ManualClock,
+    configured: str | None,
+    override: str | None,
+    sent: str | int,
+    stays: float,
+) -> None:
+    """On every embedding request, and the model stays that long."""
+    manager = VectorDBManager(
+        hass,
+        config(
+            f"{ollama.url}/v1", llm_keep_alive="7h", embedding_keep_alive=configured
+        ),
+    )
+    vector = await manager.generate_embedding("a lamp", keep_alive=override)
+    assert len(vector) == 256
+    (body,) = ollama.sent("/api/embed")
+    assert body == {
+        "model": "nomic-embed-text",
+        "input": ["a lamp"],
+        "keep_alive": sent,
+    }
+    assert type(body["keep_alive"]) is type(sent)
+    resident = ollama.loaded("nomic-embed-text:latest")
+    if stays:
+        assert resident is not None
+        assert resident.expires_at == clock.now() + stays
+    else:
+        assert resident is None
+    await manager.async_stop()
+
+
+async def test_vectors_keep_the_order_of_the_texts(
+    hass: HomeAssistant, openai: OpenAIStandIn
+) -> None:
+    """Also from a server that answers in another order."""
+    manager = VectorDBManager(hass, config(openai.url))
+    one = await manager.generate_embedding("one")
+    two = await manager.generate_embedding("two")
+    assert await manager.generate_embeddings(["two", "one"]) == [two, one]
+    await manager.async_stop()
+
+
+async def index_now(hass: HomeAssistant, freezer: FrozenDateTimeFactory) -> None:
+    """Let the time until the next pass over the entities go by."""
+    freezer.tick(timedelta(seconds=6))
+    async_fire_time_changed(hass)
+    await hass.async_block_till_done(wait_background_tasks=True)
+
+
+async def search(hass: HomeAssistant, query: str, **more: Any) -> list[dict[str, Any]]:
+    """Return what the action finds."""
+    response = await hass.services.async_call(
+        "home_agent",
+        "search_entities",
+        {"query": query, **more},
+        blocking=True,
+        return_response=True,
+    )
+    assert response is not None
+    return response["entities"]  # type: ignore[return-value]
+
+
+def embedded(server: OllamaStandIn) -> list[str]:
+    """Return the texts that were embedded since the last call."""
+    texts = [text for body in server.sent("/api/embed") for text in body["input"]]
+    server.requests.clear()
+    return texts
+
+
+async def test_index_and_search(
+    home: HomeAssistant,
+    ollama: OllamaStandIn,
+    make_entry: MakeEntry,
+    freezer: FrozenDateTimeFactory,
+) -> None:
+    """Names, kinds and places are embedded, in batches, without states."""
+    await make_entry(ollama.url, embedding={"embedding_batch_size": 3})
+    assert embedded(ollama) == []  # in the background, not during set-up
+    await index_now(home, freezer)
+    bodies = ollama.sent("/api/embed")
+    assert [len(body["input"]) for body in bodies] == [3, 1]
+    assert {body["keep_alive"] for body in bodies} == {"5m"}
+    assert sorted(embedded(ollama)) == [
+        "Bedroom Temperature; sensor temperature; Bedroom",
+        "Coffee Machine; switch; Kitchen, Ground Floor",
+        "Kitchen Light; light; Kitchen, Ground Floor",
+        "Reading Lamp; light; Bedroom",
+    ]
+    found = await search(home, "reading lamp", limit=2)
+    assert [match["entity_id"] for match in found][0] == "light.reading_lamp"
+    assert len(found) == 2
+    assert found[0]["names"] == ["Reading Lamp"]
+    assert found[0]["areas"] == ["Bedroom"]
+    assert found[0]["score"] > found[1]["score"]
+    by_meaning = await search(home, "how warm is it")
+    assert by_meaning[0]["entity_id"] == "sensor.bedroom_temperature"
+
+
+async def test_only_changes_are_embedded(
+    home: HomeAssistant,
+    ollama: OllamaStandIn,
+    make_entry: MakeEntry,
+    freezer: FrozenDateTimeFactory,
+) -> None:
+    """Not states; but names, aliases, rooms, new entities and new exposure."""
+    entry = await make_entry(ollama.url, embedding={})
+    await index_now(home, freezer)
+    assert len(embedded(ollama)) == 4
+    home.states.async_set("light.kitchen_light", "on", {"friendly_name": "x"})
+    await index_now(home, freezer)
+    assert embedded(ollama) == []
+    registry = er.async_get(home)
+    registry.async_update_entity("light.kitchen_light", aliases=["Ceiling Spots"])
+    await index_now(home, freezer)
+    (text,) = embedded(ollama)
+    assert "Ceiling Spots" in text
+    kitchen = ar.async_get(home).async_get_area_by_name("Kitchen")
+    assert kitchen
+    ar.async_get(home).async_update(kitchen.id, name="Galley")
+    await index_now(home, freezer)
+    assert len(embedded(ollama)) == 2
+    home.states.async_set("fan.new", "on", {"friendly_name": "Desk Fan"})
+    async_expose_entity(home, conversation.DOMAIN, "fan.new", True)
+    await index_now(home, freezer)
+    assert embedded(ollama) == ["Desk Fan; fan"]
+    # The index survives, so a restart embeds nothing.
+    await home.config_entries.async_reload(entry.entry_id)
+    await index_now(home, freezer)
+    assert embedded(ollama) == []
+    assert (await search(home, "desk fan"))[0]["entity_id"] == "fan.new"
+
+
+async def test_hidden_entities_are_gone_at_once(
+    home: HomeAssistant,
+    ollama: OllamaStandIn,
+    make_entry: MakeEntry,
+    freezer: FrozenDateTimeFactory,
+) -> None:
+    """From the answers in the same moment, from the index soon after."""
+    entry = await make_entry(ollama.url, embedding={})
+    await index_now(home, freezer)
+    async_expose_entity(home, conversation.DOMAIN, "light.reading_lamp", False)
+    found = [match["entity_id"] for match in await search(home, "reading lamp")]
+    assert "light.reading_lamp" not in found
+    assert len(found) == 3
+    await index_now(home, freezer)
+    (manager,) = entry.runtime_data.vector_db_managers.values()
+    assert "light.reading_lamp" not in await manager._async_run(manager._store.texts)
+
+
+async def test_another_model_and_another_dimension(
+    home: HomeAssistant,
+    ollama: OllamaStandIn,
+    make_entry: MakeEntry,
+    freezer: FrozenDateTimeFactory,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Vectors of one model are never compared with another's."""
+    await make_entry(ollama.url, embedding={})
+    await index_now(home, freezer)
+    assert len(embedded(ollama)) == 4
+    models = ollama.models
+    name = "nomic-embed-text:latest"
+    models[name] = type(models[name])(name, ("embedding",), dimension=32)
+    with pytest.raises(HomeAssistantError, match="being indexed anew"):
+        await search(home, "lamp")
+    async_expose_entity(home, conversation.DOMAIN, "light.reading_lamp", False)
+    async_expose_entity(home, conversation.DOMAIN, "light.reading_lamp", True)
+    er.async_get(home).async_update_entity("light.reading_lamp", aliases=["New"])
+    await index_now(home, freezer)
+    assert "indexing all entities anew" in caplog.text
+    assert len(await search(home, "lamp")) == 4
+
+
+async def test_a_server_that_is_away_is_tried_again(
+    home: HomeAssistant,
+    ollama: OllamaStandIn,
+    make_entry: MakeEntry,
+    freezer: FrozenDateTimeFactory,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Less and less often, with one warning, until it is back."""
+    await make_entry(ollama.url, embedding={})
+    away = Fault(status=503, body={"error": "server busy"})
+    ollama.faults.extend([away] * 3)
+    await index_now(home, freezer)
+    for minutes in (1, 2, 4):
+        freezer.tick(timedelta(minutes=minutes))
+        async_fire_time_changed(home)
+        await home.async_block_till_done(wait_background_tasks=True)
+        await index_now(home, freezer)
+    assert caplog.text.count("Cannot index the entities now") == 1
+    assert len(await search(home, "lamp")) == 4
+
+
+async def test_unload_during_indexing(
+    home: HomeAssistant,
+    ollama: OllamaStandIn,
+    make_entry: MakeEntry,
+    freezer: FrozenDateTimeFactory,
+) -> None:
+    """It ends at once, and nothing is left running."""
+    entry = await make_entry(ollama.url, embedding={})
+    ollama.hold()
+    freezer.tick(timedelta(seconds=6))
+    async_fire_time_changed(home)
+    (manager,) = entry.runtime_data.vector_db_managers.values()
+    while manager._syncing is None or not ollama.sent("/api/embed"):
+        await home.async_block_till_done()
+        await let_others_run()
+    assert await home.config_entries.async_unload(entry.entry_id)
+    assert manager._syncing is None
+    ollama.release()
+
+
+async def let_others_run() -> None:
+    """Let others run."""
+    import asyncio
+
+    await asyncio.sleep(0)
+
+
+async def test_removal_removes_the_index(
+    home: HomeAssistant,
+    ollama: OllamaStandIn,
+    make_entry: MakeEntry,
+    freezer: FrozenDateTimeFactory,
+) -> None:
+    """With the entry, and with the subentry alone."""
+    entry = await make_entry(ollama.url, embedding={})
+    await index_now(home, freezer)
+    (subentry,) = entry.get_subentries_of_type("embedding")
+    path = index_path(home, subentry.subentry_id)
+    assert path.exists()
+    await home.config_entries.async_remove(entry.entry_id)
+    assert not list(path.parent.glob("home_agent.index*"))
+
+
+async def test_the_tool(
+    home: HomeAssistant,
+    ollama: OllamaStandIn,
+    make_entry: MakeEntry,
+    freezer: FrozenDateTimeFactory,
+) -> None:
+    """Every assistant that controls the home has it, with names and states."""
+    entry = await make_entry(ollama.url, conversation={}, embedding={})
+    await index_now(home, freezer)
+    name = "home_agent__search_entities"
+    ollama.brain.replies.append(
+        Reply(tools=(ToolUse(name, {"query": "temperature", "limit": 1}),))
+    )
+    said = speech(await say(home, "Search"))
+    assert said == "I found Bedroom Temperature."
+    body = ollama.sent("/api/chat")[-1]
+    assert '"state":"19.5 °C"' in body["messages"][-1]["content"]
+    names = [tool["function"]["name"] for tool in body["tools"]]
+    assert len([n for n in names if n.endswith("search_entities")]) == 1
+    ollama.brain.replies.append(Reply(tools=(ToolUse(name, {"limit": 0}),)))
+    assert "did not work" in speech(await say(home, "Search"))
+    # Switched off, it is gone.
+    (subentry,) = entry.get_subentries_of_type("embedding")
+    home.config_entries.async_update_subentry(
+        entry, subentry, data={**subentry.data, "embedding_search_tool": False}
+    )
+    await home.async_block_till_done()
+    await say(home, "Hello")
+    tools = ollama.sent("/api/chat")[-1]["tools"]
+    assert not any("search_entities" in tool["function"]["name"] for tool in tools)
+
+
+async def test_the_action_explains_itself(
+    home: HomeAssistant, ollama: OllamaStandIn, make_entry: MakeEntry
+) -> None:
+    """Without an index, of another entry, and with a server that fails."""
+    without = await make_entry(ollama.url, conversation={})
+    with pytest.raises(ServiceValidationError, match="has no embedding model"):
+        await search(home, "lamp")
+    async with OllamaStandIn() as other:
+        await make_entry(other.url, embedding={})
+        assert await search(home, "lamp") == []
+        with pytest.raises(ServiceValidationError, match="has no embedding model"):
+            await search(home, "lamp", config_entry_id=without.entry_id)
+        foreign = MockConfigEntry(domain="other")
+        foreign.add_to_hass(home)
+        with pytest.raises(ServiceValidationError):
+            await search(home, "lamp", config_entry_id=foreign.entry_id)
+        await other.stop()
+        with pytest.raises(HomeAssistantError, match="cannot reach"):
+            await search(home, "lamp")
+
+
+async def test_a_broken_index_does_not_stop_the_set_up(
+    home: HomeAssistant,
+    ollama: OllamaStandIn,
+    make_entry: MakeEntry,
+    freezer: FrozenDateTimeFactory,
+) -> None:
+    """It is put aside and made anew."""
+    entry = await make_entry(ollama.url, embedding={})
+    await index_now(home, freezer)
+    (subentry,) = entry.get_subentries_of_type("embedding")
+    await home.config_entries.async_unload(entry.entry_id)
+    path = index_path(home, subentry.subentry_id)
+    await home.async_add_executor_job(Path(path).write_bytes, b"broken" * 999)
+    await home.config_entries.async_setup(entry.entry_id)
+    await index_now(home, freezer)
+    assert len(await search(home, "lamp")) == 4

@@ -1,0 +1,116 @@
+"""The embedded store: exact, incremental, and safe."""
+
+from pathlib import Path
+import sqlite3
+
+import numpy as np
+import pytest
+
+from custom_components.home_agent.vector_store.sqlite import (
+    DimensionChanged,
+    SqliteVectorStore,
+)
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    """Return the path of an index that is not there yet."""
+    return tmp_path / "folder" / "index.db"
+
+
+def test_search_is_exact(path: Path) -> None:
+    """The best come first, of what is allowed, as numpy finds them."""
+    rng = np.random.default_rng(1)
+    vectors = rng.normal(size=(200, 16)).astype(np.float32)
+    store = SqliteVectorStore(path, "model")
+    assert store.search([1.0] * 16, 5, {"1"}) == []
+    store.put({str(i): f"text {i}" for i in range(200)}, vectors.tolist())
+    query = rng.normal(size=16)
+    cosines = vectors @ query / np.linalg.norm(vectors, axis=1) / np.linalg.norm(query)
+    allowed = {str(i) for i in range(0, 200, 2)}
+    expected = [str(i) for i in np.argsort(-cosines) if str(i) in allowed][:7]
+    found = store.search(query.tolist(), 7, allowed)
+    assert [key for key, _ in found] == expected
+    assert [score for _, score in found] == pytest.approx(
+        [cosines[int(key)] for key in expected], abs=1e-6
+    )
+    store.close()
+
+
+def test_survives_a_restart(path: Path) -> None:
+    """What was stored, changed and removed is so the next time."""
+    store = SqliteVectorStore(path, "model")
+    store.put({"a": "one", "b": "two", "c": "three"}, [[1, 0], [0, 1], [1, 1]])
+    store.put({"b": "new"}, [[-1, 0]])
+    store.remove(["c"])
+    store.close()
+    store = SqliteVectorStore(path, "model")
+    assert store.texts() == {"a": "one", "b": "new"}
+    everything = {"a", "b", "c"}
+    assert store.search([1, 0], 9, everything) == [("a", 1.0), ("b", -1.0)]
+    store.clear()
+    assert store.texts() == {}
+    assert store.search([1, 0], 9, everything) == []
+    store.close()
+
+
+def test_models_do_not_mix(path: Path) -> None:
+    """Each model has a space of its own; the old one stays until it is dropped."""
+    store = SqliteVectorStore(path, "one")
+    store.put({"a": "text"}, [[1, 0]])
+    store.close()
+    store = SqliteVectorStore(path, "two")
+    assert store.texts() == {}
+    store.put({"a": "text"}, [[1, 0, 0]])
+    store.close()
+    store = SqliteVectorStore(path, "one")
+    assert store.texts() == {"a": "text"}
+    store.drop_other_models()
+    store.close()
+    store = SqliteVectorStore(path, "two")
+    assert store.texts() == {}
+    store.close()
+
+
+def test_another_dimension_is_noticed(path: Path) -> None:
+    """A model that changed behind its name is not compared with itself."""
+    store = SqliteVectorStore(path, "model")
+    store.put({"a": "text"}, [[1, 0]])
+    with pytest.raises(DimensionChanged):
+        store.put({"b": "text"}, [[1, 0, 0]])
+    with pytest.raises(DimensionChanged):
+        store.search([1, 0, 0], 5, {"a"})
+    assert store.texts() == {"a": "text"}
+    store.clear()
+    store.put({"b": "text"}, [[1, 0, 0]])
+    store.close()
+
+
+def test_a_vector_of_zeros_is_like_nothing(path: Path) -> None:
+    """It has no direction, and breaks nothing."""
+    store = SqliteVectorStore(path, "model")
+    store.put({"a": "", "b": "x"}, [[0, 0], [1, 0]])
+    assert store.search([1, 0], 5, {"a", "b"}) == [("b", 1.0), ("a", 0.0)]
+    store.close()
+
+
+@pytest.mark.parametrize("damage", ["not SQLite", "newer version"])
+def test_an_unreadable_file_is_put_aside(
+    path: Path, damage: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The index can be made again; the old file is kept."""
+    path.parent.mkdir()
+    if damage == "not SQLite":
+        path.write_bytes(b"no database" * 1000)
+    else:
+        connection = sqlite3.connect(path)
+        connection.execute("PRAGMA user_version = 99")
+        connection.commit()
+        connection.close()
+    size = path.stat().st_size
+    store = SqliteVectorStore(path, "model")
+    store.put({"a": "text"}, [[1, 0]])
+    assert store.texts() == {"a": "text"}
+    store.close()
+    assert path.with_suffix(".corrupt").stat().st_size == size
+    assert "Starting a new index" in caplog.text
