@@ -21,10 +21,17 @@ def model_path() -> Path:
     return next(Path(spec.origin).parent.glob("*.gguf"))
 
 
-def start(port: int = 0, *, embedding: bool = False, num_ctx: int = 8192) -> Any:
+def start(
+    port: int = 0,
+    *,
+    embedding: bool = False,
+    num_ctx: int = 8192,
+    chat_template: str | None = None,
+) -> Any:
     """Return a running server; listening_address is its URL.
 
-    embedding makes vectors instead of answers. The server stops with the object.
+    embedding makes vectors instead of answers; chat_template takes the place of
+    the model's own. The server stops with the object.
     """
     import xllamacpp  # noqa: PLC0415 - a large library, loaded where it is used
 
@@ -35,7 +42,11 @@ def start(port: int = 0, *, embedding: bool = False, num_ctx: int = 8192) -> Any
     parameters.n_ctx = num_ctx
     parameters.n_parallel = 1
     parameters.use_jinja = True
-    parameters.embedding = embedding
+    if embedding:
+        parameters.embedding = True
+        parameters.pooling_type = xllamacpp.llama_pooling_type.LLAMA_POOLING_TYPE_MEAN
+    if chat_template is not None:
+        parameters.chat_template = chat_template
     return xllamacpp.Server(parameters)
 
 

@@ -90,7 +90,7 @@ def test_paths(url: str, root: str, base: str) -> None:
         ("http://host/api.openai.com/v1", False),
     ],
 )
-def test_clouds(url: str, cloud: bool) -> None:  # noqa: FBT001
+def test_clouds(url: str, cloud: bool) -> None:
     """A cloud is known by its host, not by a word in the address."""
     assert is_cloud(url) is cloud
     assert is_azure(url) is ("azure" in url)

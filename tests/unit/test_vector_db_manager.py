@@ -129,7 +129,7 @@ async def test_index_and_search(
         "Reading Lamp; light; Bedroom",
     ]
     found = await search(home, "reading lamp", limit=2)
-    assert [match["entity_id"] for match in found][0] == "light.reading_lamp"
+    assert found[0]["entity_id"] == "light.reading_lamp"
     assert len(found) == 2
     assert found[0]["names"] == ["Reading Lamp"]
     assert found[0]["areas"] == ["Bedroom"]

@@ -31,7 +31,7 @@ _NAMES: Final = {
     "docker": "Docker Model Runner",
     "koboldcpp": "KoboldCpp",
     "lemonade": "Lemonade",
-    "library": "Ollama (/v1 only)",
+    "library": "Ollama, but only its /v1, where keep_alive has no effect,",
     "llama-swap": "llama-swap",
     "llamacpp": "llama.cpp",
     "organization_owner": "LM Studio",
@@ -45,15 +45,10 @@ _DIGEST: Final = re.compile(r"(?!0{64})[0-9a-f]{64}")
 
 @dataclass(frozen=True, slots=True)
 class Detected:
-    """What answers at an address: how to talk to it and what to call it.
-
-    without_native_api tells of an Ollama of which only /v1 can be reached: its
-    residency cannot be steered.
-    """
+    """What answers at an address: how to talk to it and what to call it."""
 
     kind: ServerKind
     name: str
-    without_native_api: bool = False
 
 
 async def detect(session: aiohttp.ClientSession, connection: Connection) -> Detected:
@@ -77,7 +72,7 @@ async def detect(session: aiohttp.ClientSession, connection: Connection) -> Dete
         return Detected(ServerKind.OLLAMA, f"Ollama {version['version']}")
     if isinstance(models, dict) and isinstance(models.get("data"), list):
         name = next((_NAMES[o] for o in owners if o in _NAMES), shown_host(url))
-        return Detected(ServerKind.OPENAI_COMPATIBLE, name, owners == {_OLLAMA_OWNER})
+        return Detected(ServerKind.OPENAI_COMPATIBLE, name)
     raise _why_nothing(probe, http.host)
 
 

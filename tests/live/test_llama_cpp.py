@@ -1,0 +1,142 @@
+"""The integration on a real llama.cpp server with a very small model."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from homeassistant.core import HomeAssistant
+from homeassistant.helpers.aiohttp_client import async_get_clientsession
+import pytest
+
+from custom_components.home_agent.servers.base import Connection, ServerKind, collect
+from custom_components.home_agent.servers.detect import detect
+from custom_components.home_agent.servers.factory import connect
+from custom_components.home_agent.servers.messages import (
+    ChatMessage,
+    ChatRequest,
+    ToolCall,
+    ToolSpec,
+)
+from custom_components.home_agent.vector_db_manager import VectorDBManager
+from scripts import llama_cpp_server
+from tests.conftest import MakeEntry, say, speech
+
+pytestmark = [pytest.mark.live, pytest.mark.timeout(180)]
+
+MODEL = "model"
+HELLO: list[ChatMessage] = [
+    {"role": "system", "content": "You are a helpful assistant at home. " * 10},
+    {"role": "user", "content": "Say hello."},
+]
+# The model is too small to choose a tool, but it repeats what it has seen: what is
+# tested is the server's parsing and ours.
+TOOL_TEMPLATE = Path(__file__).with_name("tools.jinja").read_text()
+TURN_ON: ToolSpec = {
+    "name": "turn_on",
+    "description": "Turn on",
+    "parameters": {
+        "type": "object",
+        "properties": {"name": {"type": "string"}},
+        "required": ["name"],
+    },
+}
+ROUND: list[ChatMessage] = [
+    {"role": "user", "content": "Turn on the desk lamp"},
+    {
+        "role": "assistant",
+        "content": "",
+        "tool_calls": [ToolCall("turn_on", {"name": "desk lamp"}, "id")],
+    },
+]
+
+
+@pytest.fixture(scope="module")
+def llama_cpp() -> Iterator[str]:
+    """Return the address of a chat server."""
+    server = llama_cpp_server.start(num_ctx=4096, chat_template=TOOL_TEMPLATE)
+    yield server.listening_address
+    del server
+
+
+@pytest.fixture(scope="module")
+def embedder() -> Iterator[str]:
+    """Return the address of an embedding server."""
+    server = llama_cpp_server.start(embedding=True, num_ctx=512)
+    yield server.listening_address
+    del server
+
+
+def request(**more: Any) -> ChatRequest:
+    """Return a short request."""
+    return ChatRequest(model=MODEL, messages=HELLO, max_tokens=8, **more)
+
+
+async def test_it_is_found(hass: HomeAssistant, llama_cpp: str) -> None:
+    """By what it answers."""
+    found = await detect(async_get_clientsession(hass), Connection(llama_cpp))
+    assert found.kind is ServerKind.OPENAI_COMPATIBLE
+    assert found.name == "llama.cpp"
+
+
+async def test_streams_and_the_prompt_cache(
+    hass: HomeAssistant, llama_cpp: str
+) -> None:
+    """Streamed and whole are the same; the second prompt comes from the cache."""
+    server = await connect(async_get_clientsession(hass), Connection(llama_cpp))
+    (model,) = await server.list_models()
+    asked = request(temperature=0.0)
+    whole = await server.chat(asked)
+    streamed = await collect(server.chat_stream(asked))
+    assert whole.content == streamed.content != ""
+    assert streamed.finish_reason == whole.finish_reason == "length"
+    assert streamed.stats.completion_tokens == 8
+    assert streamed.stats.prompt_tokens
+    assert streamed.stats.cached_tokens is not None
+    assert streamed.stats.cached_tokens >= 0.9 * streamed.stats.prompt_tokens
+    assert streamed.stats.prompt_seconds is not None
+    assert model.capabilities is None
+
+
+async def test_tool_calls_are_parsed(hass: HomeAssistant, llama_cpp: str) -> None:
+    """A call comes as string fragments, and is put together."""
+    server = await connect(async_get_clientsession(hass), Connection(llama_cpp))
+    asked = ChatRequest(
+        model=MODEL,
+        messages=[*ROUND * 4, ROUND[0]],
+        tools=[TURN_ON],
+        max_tokens=64,
+        temperature=0.0,
+    )
+    for answer in (
+        await collect(server.chat_stream(asked)),
+        await server.chat(asked),
+    ):
+        (call,) = answer.tool_calls
+        assert (call.name, call.arguments) == ("turn_on", {"name": "desk lamp"})
+        assert call.id
+        assert answer.finish_reason == "tool_calls"
+        assert not answer.content.strip()
+
+
+async def test_a_conversation(
+    home: HomeAssistant, make_entry: MakeEntry, llama_cpp: str
+) -> None:
+    """A turn of the agent, with keep_alive set: the server does not mind."""
+    await make_entry(
+        llama_cpp,
+        conversation={"llm_hass_api": [], "llm_keep_alive": "-1", "llm_max_tokens": 8},
+    )
+    assert speech(await say(home, "Say hello."))
+
+
+async def test_embeddings(hass: HomeAssistant, embedder: str) -> None:
+    """Vectors of real texts, in order."""
+    config = {"llm_base_url": embedder, "embedding_model": MODEL}
+    manager = VectorDBManager(hass, config)
+    texts = ["Kitchen Light; light", "Bedroom Temperature; sensor temperature"]
+    first, second = await manager.generate_embeddings(texts)
+    again = await manager.generate_embedding(texts[0])
+    assert len(first) == len(second) == 576
+    assert first == pytest.approx(again, abs=1e-2)
+    assert first != pytest.approx(second, abs=1e-2)
+    await manager.async_stop()

@@ -1,0 +1,194 @@
+"""Entries of version 1 go on working."""
+
+from typing import Any
+
+from homeassistant.config_entries import ConfigEntryState
+from homeassistant.core import HomeAssistant
+import pytest
+from pytest_homeassistant_custom_component.common import MockConfigEntry
+
+from custom_components.home_agent.const import DOMAIN
+from tests.conftest import say, speech
+from tests.servers import OllamaStandIn
+
+
+async def migrated(
+    hass: HomeAssistant, data: dict[str, Any], options: dict[str, Any] | None = None
+) -> MockConfigEntry:
+    """Return an entry of version 1 after its set-up."""
+    entry = MockConfigEntry(
+        domain=DOMAIN, version=1, title="Home Agent", data=data, options=options or {}
+    )
+    entry.add_to_hass(hass)
+    await hass.config_entries.async_setup(entry.entry_id)
+    await hass.async_block_till_done()
+    assert entry.version == 2
+    assert not entry.options
+    return entry
+
+
+def subentries(entry: MockConfigEntry) -> dict[str, dict[str, Any]]:
+    """Return the data of the subentries by type."""
+    return {sub.subentry_type: dict(sub.data) for sub in entry.subentries.values()}
+
+
+async def test_everything_that_has_a_counterpart(
+    home: HomeAssistant, ollama: OllamaStandIn, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Options win; what has no counterpart is logged in one line."""
+    entry = await migrated(
+        home,
+        {
+            "name": "Home Agent",
+            "llm_base_url": f"{ollama.url}/v1",
+            "llm_api_key": "key",
+            "llm_model": "old",
+            "llm_proxy_headers": {"X-Proxy": "p"},
+        },
+        {
+            "llm_model": "llama3.2:3b",
+            "llm_keep_alive": "1h",
+            "llm_temperature": 0.5,
+            "llm_max_tokens": 300,
+            "llm_top_p": 0.8,
+            "thinking_enabled": False,
+            "history_max_messages": 10,
+            "prompt_use_default": False,
+            "prompt_custom": "Be a butler.",
+            "prompt_custom_additions": "Be brief.",
+            "external_llm_enabled": True,
+            "external_llm_base_url": f"{ollama.url}/v1/",
+            "external_llm_api_key": "key",
+            "external_llm_model": "llama3.2:70b",
+            "external_llm_temperature": 0.9,
+            "external_llm_max_tokens": 700,
+            "external_llm_tool_description": "Ask it.",
+            "external_llm_keep_alive": "-1",
+            "vector_db_enabled": True,
+            "vector_db_host": "localhost",
+            "vector_db_embedding_model": "nomic-embed-text",
+            "vector_db_embedding_base_url": ollama.url,
+            "embedding_keep_alive": "10m",
+            "session_timeout": 3600,
+        },
+    )
+    assert entry.state is ConfigEntryState.LOADED
+    assert entry.unique_id == ollama.url
+    assert dict(entry.data) == {
+        "llm_base_url": f"{ollama.url}/v1",
+        "llm_api_key": "key",
+        "llm_proxy_headers": {"X-Proxy": "p"},
+        "llm_server_kind": "ollama",
+    }
+    data = subentries(entry)
+    (external,) = entry.get_subentries_of_type("external_llm")
+    assert data == {
+        "conversation": {
+            "llm_model": "llama3.2:3b",
+            "llm_keep_alive": "1h",
+            "llm_temperature": 0.5,
+            "llm_max_tokens": 300,
+            "llm_top_p": 0.8,
+            "llm_hass_api": ["assist"],
+            "llm_think": "off",
+            "max_history": 5,
+            "prompt": "Be a butler.\nBe brief.",
+            "external_llms": [external.subentry_id],
+        },
+        "external_llm": {
+            "external_llm_base_url": f"{ollama.url}/v1",
+            "external_llm_api_key": "key",
+            "external_llm_model": "llama3.2:70b",
+            "external_llm_temperature": 0.9,
+            "external_llm_max_tokens": 700,
+            "external_llm_tool_description": "Ask it.",
+            "external_llm_keep_alive": "-1",
+        },
+        "embedding": {
+            "embedding_model": "nomic-embed-text",
+            "embedding_base_url": ollama.url,
+            "embedding_keep_alive": "10m",
+        },
+    }
+    (line,) = (r.getMessage() for r in caplog.records if "version 1" in r.getMessage())
+    assert line.endswith("no counterpart: session_timeout, vector_db_host")
+    said = speech(await say(home, "Hello", agent_id="conversation.home_agent"))
+    assert said.startswith("Hello!")
+    assert ollama.sent("/api/chat")[0]["keep_alive"] == "1h"
+
+
+async def test_the_least(home: HomeAssistant, ollama: OllamaStandIn) -> None:
+    """What was not saved had version 1's defaults; keep_alive is 5m."""
+    entry = await migrated(
+        home, {"llm_base_url": ollama.url, "llm_model": "llama3.2:3b"}
+    )
+    (conversation,) = subentries(entry).values()
+    assert conversation["llm_temperature"] == 0.7
+    assert conversation["llm_max_tokens"] == 500
+    assert "llm_keep_alive" not in conversation
+    await say(home, "Hello", agent_id="conversation.home_agent")
+    assert ollama.sent("/api/chat")[0]["keep_alive"] == "5m"
+
+
+async def test_an_invalid_keep_alive(
+    home: HomeAssistant, ollama: OllamaStandIn, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Version 1 took any text; it becomes the default, with a warning."""
+    entry = await migrated(
+        home,
+        {
+            "llm_base_url": ollama.url,
+            "llm_model": "llama3.2:3b",
+            "llm_keep_alive": "forever",
+        },
+    )
+    assert subentries(entry)["conversation"]["llm_keep_alive"] == "5m"
+    assert "llm_keep_alive becomes 5m: 'forever' is not a keep_alive" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("options", "url", "key"),
+    [
+        (
+            {"vector_db_embedding_provider": "openai", "openai_api_key": "sk"},
+            "https://api.openai.com/v1",
+            "sk",
+        ),
+        ({}, "http://localhost:11434", None),
+    ],
+)
+async def test_embedding_providers(
+    home: HomeAssistant,
+    ollama: OllamaStandIn,
+    options: dict[str, Any],
+    url: str,
+    key: str | None,
+) -> None:
+    """Both of version 1's, with their default addresses."""
+    entry = await migrated(
+        home,
+        {"llm_base_url": ollama.url, "vector_db_enabled": True, **options},
+    )
+    embedding = subentries(entry)["embedding"]
+    assert embedding["embedding_base_url"] == url
+    assert embedding.get("embedding_api_key") == key
+
+
+async def test_two_entries_for_one_server(
+    home: HomeAssistant, ollama: OllamaStandIn
+) -> None:
+    """Version 1 allowed it: both are taken over."""
+    data = {"llm_base_url": ollama.url, "llm_model": "llama3.2:3b"}
+    first = await migrated(home, data)
+    second = await migrated(home, data)
+    assert (first.unique_id, second.unique_id) == (ollama.url, None)
+    assert second.state is ConfigEntryState.LOADED
+
+
+async def test_a_later_version_is_refused(home: HomeAssistant) -> None:
+    """Going back to an older Home Agent loses nothing."""
+    entry = MockConfigEntry(domain=DOMAIN, version=3, data={"x": 1})
+    entry.add_to_hass(home)
+    assert not await home.config_entries.async_setup(entry.entry_id)
+    assert entry.state is ConfigEntryState.MIGRATION_ERROR
+    assert dict(entry.data) == {"x": 1}

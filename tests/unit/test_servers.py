@@ -1,0 +1,610 @@
+"""The servers: what goes over the wire and what comes back."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from datetime import timedelta
+import json
+from typing import Any
+
+from aiohttp import web
+from homeassistant.core import HomeAssistant
+from homeassistant.helpers.aiohttp_client import async_get_clientsession
+from homeassistant.util import dt as dt_util
+import pytest
+
+from custom_components.home_agent.keep_alive import KeepAlive
+from custom_components.home_agent.servers.base import (
+    Capability,
+    Connection,
+    ModelServer,
+    ServerKind,
+    collect,
+)
+from custom_components.home_agent.servers.detect import Detected, detect
+from custom_components.home_agent.servers.errors import (
+    CannotConnect,
+    ConnectionLost,
+    HostRefused,
+    ModelNotFound,
+    ModelServerError,
+    NotSupported,
+    UnknownServer,
+)
+from custom_components.home_agent.servers.factory import connect
+from custom_components.home_agent.servers.messages import (
+    ChatMessage,
+    ChatRequest,
+    ToolCall,
+)
+from tests.servers import OllamaStandIn, OpenAIStandIn, Reply, StandInModel, ToolUse
+from tests.servers.stand_in import Fault, StandIn
+
+HELLO: list[ChatMessage] = [{"role": "user", "content": "Hello"}]
+FIVE_MINUTES = KeepAlive.parse("5m")
+
+
+async def server_of(
+    hass: HomeAssistant, stand_in: StandIn, **connection: Any
+) -> ModelServer:
+    """Return our side of a stand-in."""
+    session = async_get_clientsession(hass)
+    return await connect(session, Connection(stand_in.url, **connection))
+
+
+def request(model: str = "llama3.2:3b", **more: Any) -> ChatRequest:
+    """Return a short request."""
+    return ChatRequest(model=model, messages=HELLO, **more)
+
+
+# --- Answers --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("streaming", [True, False])
+async def test_ollama_answers(
+    hass: HomeAssistant, ollama: OllamaStandIn, *, streaming: bool
+) -> None:
+    """Text, thinking, tool calls and figures, streamed and whole."""
+    server = await server_of(hass, ollama)
+    ollama.brain.replies.append(
+        Reply("So be it.", "Let me see.", (ToolUse("a", {"x": 1}), ToolUse("b")))
+    )
+    asked = request("qwen3:8b", think=True)
+    answer = (
+        await collect(server.chat_stream(asked))
+        if streaming
+        else await server.chat(asked)
+    )
+    assert (answer.content, answer.thinking) == ("So be it.", "Let me see.")
+    assert [(c.name, c.arguments) for c in answer.tool_calls] == [
+        ("a", {"x": 1}),
+        ("b", {}),
+    ]
+    assert len({call.id for call in answer.tool_calls}) == 2
+    assert answer.finish_reason == "stop"
+    assert answer.stats.prompt_tokens
+    assert answer.stats.completion_tokens
+    assert answer.stats.load_seconds is not None
+    assert answer.stats.prompt_seconds
+    assert answer.stats.cached_tokens is None
+
+
+@pytest.mark.parametrize("streaming", [True, False])
+@pytest.mark.parametrize("fragments", [1, 3, 1000])
+@pytest.mark.parametrize("field", ["reasoning_content", "reasoning"])
+@pytest.mark.parametrize("done", [True, False])
+async def test_openai_answers(
+    hass: HomeAssistant,
+    fragments: int,
+    field: str,
+    *,
+    streaming: bool,
+    done: bool,
+) -> None:
+    """The same, with arguments in pieces, pings, and with or without [DONE]."""
+    async with OpenAIStandIn(
+        fragments=fragments, reasoning_field=field, done=done
+    ) as stand_in:
+        server = await server_of(hass, stand_in)
+        stand_in.brain.replies.append(
+            Reply(
+                "So be it.",
+                "Let me see.",
+                (ToolUse("a", {"x": "ü"}), ToolUse("b", ""), ToolUse("c", "[1]")),
+            )
+        )
+        answer = (
+            await collect(server.chat_stream(request("local-model")))
+            if streaming
+            else await server.chat(request("local-model"))
+        )
+    assert (answer.content, answer.thinking) == ("So be it.", "Let me see.")
+    assert answer.tool_calls == (
+        ToolCall("a", {"x": "ü"}, "call_0"),
+        ToolCall("b", {}, "call_1"),
+        ToolCall("c", None, "call_2"),
+    )
+    assert answer.finish_reason == "tool_calls"
+    assert answer.stats.prompt_tokens == 20
+    assert answer.stats.cached_tokens == 12
+    assert answer.stats.completion_tokens == 5
+
+
+async def test_tools_and_results_in_each_form(
+    hass: HomeAssistant, ollama: OllamaStandIn, openai: OpenAIStandIn
+) -> None:
+    """A round with a tool, as each API wants it."""
+    messages: list[ChatMessage] = [
+        {"role": "system", "content": "Be brief."},
+        *HELLO,
+        {
+            "role": "assistant",
+            "content": "",
+            "thinking": "Hm.",
+            "tool_calls": [ToolCall("a", {"x": 1}, "id1")],
+        },
+        {"role": "tool", "content": "{}", "tool_call_id": "id1", "tool_name": "a"},
+    ]
+    tool: Any = {"name": "a", "description": "does", "parameters": {"type": "object"}}
+    asked = ChatRequest(model="llama3.2:3b", messages=messages, tools=[tool])
+    await (await server_of(hass, ollama)).chat(asked)
+    await (await server_of(hass, openai)).chat(asked)
+    native = ollama.sent("/api/chat")[0]
+    assert native["tools"] == [{"type": "function", "function": tool}]
+    assert native["messages"][2:] == [
+        {
+            "role": "assistant",
+            "content": "",
+            "thinking": "Hm.",
+            "tool_calls": [{"function": {"name": "a", "arguments": {"x": 1}}}],
+        },
+        {"role": "tool", "content": "{}", "tool_name": "a"},
+    ]
+    compatible = openai.sent("/v1/chat/completions")[0]
+    assert compatible["tools"] == [{"type": "function", "function": tool}]
+    assert compatible["messages"][2:] == [
+        {
+            "role": "assistant",
+            "content": "",
+            "tool_calls": [
+                {
+                    "id": "id1",
+                    "type": "function",
+                    "function": {"name": "a", "arguments": '{"x":1}'},
+                }
+            ],
+        },
+        {"role": "tool", "content": "{}", "tool_call_id": "id1"},
+    ]
+
+
+async def test_very_long_lines(hass: HomeAssistant, ollama: OllamaStandIn) -> None:
+    """A line may be longer than aiohttp's own limit of half a mebibyte."""
+    server = await server_of(hass, ollama)
+    text = "x" * 3_000_000
+    ollama.brain.replies.append(Reply(chunks=(text,)))
+    answer = await collect(server.chat_stream(request()))
+    assert answer.content == text
+
+
+async def test_llama_cpp_timings(hass: HomeAssistant) -> None:
+    """Its own figures say what came from the prompt cache."""
+    event = {
+        "choices": [{"delta": {"content": "Hi"}, "finish_reason": "stop"}],
+        "timings": {
+            "cache_n": 90,
+            "prompt_n": 10,
+            "prompt_ms": 50,
+            "predicted_ms": 200,
+        },
+    }
+    async with raw_server("text/event-stream", f"data: {json.dumps(event)}") as url:
+        session = async_get_clientsession(hass)
+        kind = ServerKind.OPENAI_COMPATIBLE
+        server = await connect(session, Connection(url, kind=kind))
+        answer = await collect(server.chat_stream(request()))
+    assert answer.content == "Hi"
+    assert answer.stats.cached_tokens == 90
+    assert answer.stats.prompt_seconds == 0.05
+    assert answer.stats.completion_seconds == 0.2
+
+
+class raw_server:  # noqa: N801 - used like a function
+    """A server that gives one answer to everything."""
+
+    def __init__(
+        self,
+        content_type: str,
+        body: str,
+        status: int = 200,
+        headers: dict[str, str] | None = None,
+    ) -> None:
+        """Give this answer."""
+        self._answer = (content_type, body, status, headers)
+
+    async def __aenter__(self) -> str:
+        """Serve; return the address."""
+
+        async def answer(_: web.Request) -> web.Response:
+            content_type, body, status, headers = self._answer
+            return web.Response(
+                text=body, status=status, content_type=content_type, headers=headers
+            )
+
+        app = web.Application()
+        app.router.add_route("*", "/{tail:.*}", answer)
+        self._runner = web.AppRunner(app)
+        await self._runner.setup()
+        await web.TCPSite(self._runner, "127.0.0.1", 0).start()
+        return f"http://127.0.0.1:{self._runner.addresses[0][1]}"
+
+    async def __aexit__(self, *_: object) -> None:
+        """Stop."""
+        await self._runner.cleanup()
+
+
+@pytest.mark.parametrize(
+    ("kind", "body", "error", "detail"),
+    [
+        ("ollama", '{"message": {"content": "Hi"}}', ConnectionLost, "end mark"),
+        ("ollama", '{"message": {"con', ConnectionLost, "cut"),
+        ("ollama", '{"error": "boom"}', ModelServerError, "boom"),
+        ("openai_compatible", 'data: {"choices": []}', ConnectionLost, "no [DONE]"),
+        ("openai_compatible", 'data: {"choi', ConnectionLost, "cut"),
+        ("openai_compatible", '{"error": "boom"}', ModelServerError, "boom"),
+        ("openai_compatible", 'error: {"message": "boom"}', ModelServerError, "boom"),
+        (
+            "openai_compatible",
+            'data: {"error": {"message": "boom"}}',
+            ModelServerError,
+            "boom",
+        ),
+        ("openai_compatible", "", ConnectionLost, "no [DONE]"),
+    ],
+)
+async def test_bad_streams(
+    hass: HomeAssistant,
+    kind: str,
+    body: str,
+    error: type[ModelServerError],
+    detail: str,
+) -> None:
+    """A stream that is no whole answer is never taken for one."""
+    async with raw_server("text/plain", body) as url:
+        session = async_get_clientsession(hass)
+        server = await connect(session, Connection(url, kind=ServerKind(kind)))
+        with pytest.raises(error) as caught:
+            await collect(server.chat_stream(request()))
+    assert type(caught.value) is error
+    assert detail in caught.value.detail
+
+
+@pytest.mark.parametrize("kind", list(ServerKind))
+async def test_answers_that_are_none(hass: HomeAssistant, kind: ServerKind) -> None:
+    """An answer of another shape is an error, not an exception of ours."""
+    async with raw_server("application/json", "<html>") as url:
+        session = async_get_clientsession(hass)
+        server = await connect(session, Connection(url, kind=kind))
+        for call in (server.chat(request()), server.embed("m", ["x"]), server.check()):
+            with pytest.raises(ModelServerError, match=r""):
+                await call
+    async with raw_server("application/json", "{}") as url:
+        server = await connect(session, Connection(url, kind=kind))
+        with pytest.raises(ModelServerError):
+            await server.embed("m", ["x"])
+        assert await server.list_models() == []
+
+
+async def test_errors_hold_no_secret(hass: HomeAssistant) -> None:
+    """Neither the key nor a header, even where the server sends them back."""
+    body = json.dumps({"error": {"message": "Incorrect key sk-1234 for secret-header"}})
+    async with raw_server("application/json", body, 401) as url:
+        connection = Connection(
+            url,
+            api_key="sk-1234",
+            headers={"X-Proxy": "secret-header"},
+            kind=ServerKind.CLOUD,
+        )
+        server = await connect(async_get_clientsession(hass), connection)
+        with pytest.raises(ModelServerError) as caught:
+            await server.chat(request())
+    shown = f"{caught.value} {caught.value.log_text} {connection!r}"
+    assert "Incorrect key *** for ***" in shown
+    assert "sk-1234" not in shown
+    assert "secret-header" not in shown
+
+
+async def test_redirects_are_not_followed(
+    hass: HomeAssistant, ollama: OllamaStandIn
+) -> None:
+    """A key goes to no other server than the user's."""
+    headers = {"Location": f"{ollama.url}/v1/models"}
+    async with raw_server("text/plain", "", 307, headers) as url:
+        session = async_get_clientsession(hass)
+        with pytest.raises(CannotConnect) as caught:
+            await detect(session, Connection(url, api_key="key"))
+    assert "redirects to" in caught.value.detail
+    assert not ollama.requests
+
+
+# --- Residency ------------------------------------------------------------------
+
+
+async def test_load_see_unload_on_ollama(
+    hass: HomeAssistant, ollama: OllamaStandIn
+) -> None:
+    """With the chat's num_ctx; embedding models in their own way."""
+    server = await server_of(hass, ollama)
+    assert server.honors_keep_alive
+    await server.load("llama3.2:3b", FIVE_MINUTES, num_ctx=8192)
+    await server.load("nomic-embed-text", KeepAlive.parse("-1"))
+    await server.chat(request(num_ctx=8192))
+    assert ollama.memory.loads == ["llama3.2:3b", "nomic-embed-text:latest"]
+    loaded = {model.name: model for model in await server.loaded_models() or ()}
+    llama, nomic = loaded["llama3.2:3b"], loaded["nomic-embed-text:latest"]
+    assert llama.expires_at is not None
+    assert abs(llama.expires_at - dt_util.utcnow() - timedelta(minutes=5)) < timedelta(
+        seconds=5
+    )
+    assert (llama.context_length, nomic.expires_at) == (8192, None)
+    assert llama.size_bytes == llama.vram_bytes == 2 * 2**30
+    await server.unload("llama3.2:3b")
+    await server.unload("nomic-embed-text")
+    assert await server.loaded_models() == []
+    with pytest.raises(ModelNotFound):
+        await server.load("gone", FIVE_MINUTES)
+
+
+async def test_ollamas_cloud_models_get_no_keep_alive(hass: HomeAssistant) -> None:
+    """They are never in this server's memory."""
+    models = [StandInModel("gpt-oss:120b-cloud"), StandInModel("kimi:cloud")]
+    async with OllamaStandIn(models) as stand_in:
+        server = await server_of(hass, stand_in)
+        for model in stand_in.models:
+            await server.chat(request(model, keep_alive=FIVE_MINUTES))
+            assert not server.may_send_keep_alive(model)
+    assert not any("keep_alive" in body for body in stand_in.sent("/api/chat"))
+
+
+async def test_other_servers_cannot_be_steered(
+    hass: HomeAssistant, openai: OpenAIStandIn
+) -> None:
+    """And they say so."""
+    server = await server_of(hass, openai)
+    assert not server.honors_keep_alive
+    assert await server.loaded_models() is None
+    for call in (server.load("x", FIVE_MINUTES), server.unload("x")):
+        with pytest.raises(NotSupported):
+            await call
+
+
+async def test_a_field_is_refused_once(hass: HomeAssistant) -> None:
+    """keep_alive and stream_options are left out as soon as they are refused."""
+    async with OpenAIStandIn(strictness="mistral") as stand_in:
+        server = await server_of(hass, stand_in)
+        asked = request("local-model", keep_alive=FIVE_MINUTES)
+        assert not server.keep_alive_refused
+        assert (await collect(server.chat_stream(asked))).content
+        assert server.keep_alive_refused
+        await server.chat(asked)
+        await server.embed("local-embedding", ["x"], FIVE_MINUTES)
+        bodies = [item.body for item in stand_in.requests if item.method == "POST"]
+    assert ["keep_alive" in body for body in bodies] == [True, False, False, False]
+    # What is refused for another reason is not sent again.
+    fault = Fault(status=400, body={"error": {"message": "too long"}})
+    async with OpenAIStandIn() as stand_in:
+        server = await server_of(hass, stand_in)
+        stand_in.faults.append(fault)
+        with pytest.raises(ModelServerError):
+            await server.chat(asked)
+        assert len(stand_in.sent("/v1/chat/completions")) == 1
+        stand_in.faults.append(
+            Fault(status=422, body={"detail": [{"loc": ["body", "stream_options"]}]})
+        )
+        await collect(server.chat_stream(asked))
+        last = stand_in.sent("/v1/chat/completions")[-1]
+    assert "stream_options" not in last
+    assert last["keep_alive"] == "5m"
+
+
+async def test_openai_itself(
+    hass: HomeAssistant, openai: OpenAIStandIn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It wants another word for the limit, and Azure another header for the key."""
+    monkeypatch.setattr(
+        "custom_components.home_agent.servers.openai_compatible.is_cloud",
+        lambda url: True,
+    )
+    session = async_get_clientsession(hass)
+    kind = ServerKind.OPENAI_COMPATIBLE
+    url = openai.url.replace("http://", "http://openai.com@")
+    server = await connect(session, Connection(url, kind=kind))
+    await server.chat(request("local-model", max_tokens=5))
+    body = openai.sent("/v1/chat/completions")[-1]
+    assert body["max_completion_tokens"] == 5
+    assert "max_tokens" not in body
+    azure = Connection("https://x.openai.azure.com", api_key="key")
+    assert azure.all_headers() == {"api-key": "key"}
+
+
+async def test_capabilities(hass: HomeAssistant) -> None:
+    """Listed by new servers, asked for at older ones, unknown at the oldest."""
+    for version in ("0.33.0", "0.20.0"):
+        async with OllamaStandIn(version=version) as stand_in:
+            models = await (await server_of(hass, stand_in)).list_models()
+        named = {model.name: model for model in models}
+        assert named["nomic-embed-text:latest"].capabilities == {Capability.EMBEDDING}
+        assert named["qwen3:8b"].may(Capability.THINKING)
+        assert not named["qwen3:8b"].may(Capability.VISION)
+        shows = len(stand_in.sent("/api/show"))
+        assert shows == (0 if version == "0.33.0" else len(models))
+
+
+# --- Detection ------------------------------------------------------------------
+
+
+@pytest.fixture
+async def probe(hass: HomeAssistant) -> AsyncIterator[Any]:
+    """Return a function that detects what answers with given bodies."""
+    runners = []
+
+    async def run(
+        answers: dict[str, Any], default: tuple[int, str] = (404, "not found")
+    ) -> Detected:
+        async def answer(received: web.Request) -> web.Response:
+            assert received.method == "GET"
+            found = answers.get(received.path)
+            if found is None:
+                return web.Response(status=default[0], text=default[1])
+            if isinstance(found, int):
+                return web.Response(status=found)
+            if isinstance(found, str):
+                return web.Response(text=found)
+            return web.json_response(found)
+
+        app = web.Application()
+        app.router.add_route("*", "/{tail:.*}", answer)
+        runner = web.AppRunner(app)
+        await runner.setup()
+        runners.append(runner)
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        url = f"http://127.0.0.1:{runner.addresses[0][1]}"
+        return await detect(async_get_clientsession(hass), Connection(url))
+
+    yield run
+    for runner in runners:
+        await runner.cleanup()
+
+
+def v1_models(owner: str) -> dict[str, Any]:
+    """Return /v1/models of a server."""
+    return {"data": [{"id": "m", "owned_by": owner}]}
+
+
+def tags(digest: str = "ab" * 32, size: int = 1) -> dict[str, Any]:
+    """Return /api/tags of a server."""
+    return {"models": [{"name": "m", "digest": digest, "size": size}]}
+
+
+VERSION = {"version": "0.12.0"}
+OLLAMA = {"/api/version": VERSION, "/api/tags": tags()}
+
+
+@pytest.mark.parametrize(
+    ("answers", "name"),
+    [
+        (OLLAMA, "Ollama 0.12.0"),
+        ({**OLLAMA, "/v1/models": v1_models("library")}, "Ollama 0.12.0"),
+        (
+            {
+                "/api/version": VERSION,
+                "/api/tags": {"models": []},
+                "/": "Ollama is running\n",
+            },
+            "Ollama 0.12.0",
+        ),
+    ],
+)
+async def test_ollama_is_found(probe: Any, answers: Any, name: str) -> None:
+    """With models, and without any yet."""
+    assert await probe(answers) == Detected(ServerKind.OLLAMA, name)
+
+
+@pytest.mark.parametrize(
+    ("answers", "name"),
+    [
+        ({"/v1/models": v1_models("vllm")}, "vLLM"),
+        ({"/v1/models": v1_models("llamacpp")}, "llama.cpp"),
+        ({**OLLAMA, "/v1/models": v1_models("llamacpp")}, "llama.cpp"),
+        ({**OLLAMA, "/v1/models": v1_models("docker")}, "Docker Model Runner"),
+        ({**OLLAMA, "/v1/models": v1_models("lemonade")}, "Lemonade"),
+        (
+            {
+                **OLLAMA,
+                "/api/version": {**VERSION, "commit": "x", "build_date": "y"},
+                "/v1/models": v1_models("llama-swap"),
+            },
+            "llama-swap",
+        ),
+        (
+            {
+                **OLLAMA,
+                "/api/extra/version": {"result": "KoboldCpp", "version": "1"},
+                "/v1/models": v1_models("koboldcpp"),
+            },
+            "KoboldCpp",
+        ),
+        (
+            {
+                **OLLAMA,
+                "/.well-known/localai.json": {"version": "1", "endpoints": {}},
+                "/v1/models": {"data": [{"id": "m"}]},
+            },
+            None,
+        ),
+        (
+            {
+                "/api/version": VERSION,
+                "/api/tags": tags(f"sha256:{'ab' * 32}"),
+                "/v1/models": {"data": []},
+            },
+            None,
+        ),
+        (
+            {
+                "/api/version": VERSION,
+                "/api/tags": tags("0" * 64),
+                "/v1/models": {"data": []},
+            },
+            None,
+        ),
+        (
+            {"/api/version": VERSION, "/api/tags": tags(), "/v1/models": v1_models("x")}
+            | {"/api/extra/version": {"result": "KoboldCpp"}},
+            None,
+        ),
+    ],
+)
+async def test_look_alikes_are_not_ollama(
+    probe: Any, answers: Any, name: str | None
+) -> None:
+    """Half a dozen servers answer some of its paths."""
+    detected = await probe(answers)
+    assert detected.kind is ServerKind.OPENAI_COMPATIBLE
+    assert name is None or detected.name == name
+
+
+async def test_lm_studio_answers_every_path(probe: Any) -> None:
+    """With 200 and an error: only the shape of a body counts."""
+    default = (200, '{"error": "Unexpected endpoint or method."}')
+    answers = {"/v1/models": v1_models("organization_owner")}
+    detected = await probe(answers, default)
+    assert detected == Detected(ServerKind.OPENAI_COMPATIBLE, "LM Studio")
+    with pytest.raises(UnknownServer):
+        await probe({}, default)
+
+
+async def test_an_ollama_of_which_only_v1_can_be_reached(probe: Any) -> None:
+    """Its residency cannot be steered, and that is known."""
+    detected = await probe({"/v1/models": v1_models("library")})
+    assert detected.kind is ServerKind.OPENAI_COMPATIBLE
+    assert "keep_alive has no effect" in detected.name
+
+
+async def test_what_is_no_server(probe: Any) -> None:
+    """An empty 403 is Ollama's word for a wrong host name."""
+    with pytest.raises(UnknownServer):
+        await probe({})
+    with pytest.raises(HostRefused):
+        await probe({}, (403, ""))
+    with pytest.raises(ModelServerError) as caught:
+        await probe({}, (401, '{"error": "no key"}'))
+    assert caught.value.translation_key == "invalid_auth"
+
+
+async def test_a_busy_scheduler(hass: HomeAssistant) -> None:
+    """Two models that do not fit together take turns; none fails."""
+    models = [StandInModel("a", size=40 * 2**30), StandInModel("b", size=40 * 2**30)]
+    async with OllamaStandIn(models) as stand_in:
+        server = await server_of(hass, stand_in)
+        await asyncio.gather(*(server.chat(request(m)) for m in ("a", "b", "a", "b")))
+        assert len(stand_in.memory.residents) == 1

@@ -1,0 +1,146 @@
+"""Every text that is shown exists, and nothing else is kept."""
+
+import ast
+import json
+from pathlib import Path
+import re
+from typing import Any
+
+import pytest
+import yaml
+
+import custom_components.home_agent
+from custom_components.home_agent import forms
+from custom_components.home_agent.role import Role
+from custom_components.home_agent.servers import errors
+from custom_components.home_agent.servers.base import ServerKind
+
+FOLDER = Path(custom_components.home_agent.__file__).parent
+TEXTS: dict[str, Any] = json.loads((FOLDER / "translations/en.json").read_text())
+
+
+def sources() -> str:
+    """Return all code of the integration."""
+    return "\n".join(path.read_text() for path in sorted(FOLDER.rglob("*.py")))
+
+
+def names(fields: forms.Fields) -> set[str]:
+    """Return the names of fields that are no sections."""
+    return {str(k.schema) for k, v in fields.items() if not hasattr(v, "options")}
+
+
+def section_names(fields: forms.Fields, name: str) -> set[str]:
+    """Return the names of the fields in a section."""
+    (found,) = (v for k, v in fields.items() if k.schema == name)
+    return {str(marker.schema) for marker in found.schema.schema}
+
+
+def test_error_texts() -> None:
+    """Each exception has its text, and no text is left over."""
+    keys = {
+        error.key
+        for error in vars(errors).values()
+        if isinstance(error, type) and issubclass(error, errors.ModelServerError)
+    }
+    keys |= set(re.findall(r'translation_key="(\w+)"', sources()))
+    # These are the keys of lists of choices.
+    keys -= TEXTS["selector"].keys()
+    assert keys == TEXTS["exceptions"].keys()
+
+
+def test_dialog_errors() -> None:
+    """Each error of a role has a text, with the section's name before it."""
+    own = {key for key in TEXTS["config"]["error"] if not key.startswith(("ex", "em"))}
+    for role in (Role.EXTERNAL_LLM, Role.EMBEDDING):
+        for key in own:
+            text = TEXTS["config"]["error"][f"{role}_{key}"]
+            assert text.endswith(TEXTS["config"]["error"][key])
+    returned = set(
+        re.findall(r'"((?:model|invalid|cannot|host|unknown)_\w+)"', sources())
+    )
+    assert own <= returned
+    for subentry in TEXTS["config_subentries"].values():
+        assert subentry["error"].keys() == own
+
+
+@pytest.mark.parametrize("role", list(Role))
+def test_fields_have_labels_and_descriptions(role: Role) -> None:
+    """In every dialog of a role."""
+    kind = {
+        Role.LLM: "conversation",
+        Role.EXTERNAL_LLM: "external_llm",
+        Role.EMBEDDING: "embedding",
+    }[role]
+    steps = TEXTS["config_subentries"][kind]["step"]
+    fields = forms.model_fields(role, [], required=True, keep_alive=True)
+    if role is Role.EXTERNAL_LLM:
+        fields |= forms.external_llm_fields(ServerKind.OLLAMA)
+    elif role is Role.EMBEDDING:
+        fields |= forms.embedding_fields()
+    advanced = steps["settings"]["sections"]["advanced"]
+    assert advanced["data"].keys() == advanced["data_description"].keys()
+    assert (
+        steps["settings"]["data"].keys() == steps["settings"]["data_description"].keys()
+    )
+    if role is Role.LLM:
+        sampling = names(forms.sampling_fields(role, ServerKind.OLLAMA))
+        assert advanced["data"].keys() == sampling | {"max_history"}
+        return
+    assert steps["settings"]["data"].keys() == names(fields)
+    assert advanced["data"].keys() == section_names(fields, "advanced")
+    assert steps["server"]["data"].keys() == names(forms.address_fields(role))
+    section = TEXTS["config"]["step"]["models"]["sections"][kind]
+    expected = names(forms.address_fields(role)) | {
+        role.key("model"),
+        role.key("keep_alive"),
+    }
+    assert section["data"].keys() == section["data_description"].keys() == expected
+
+
+def test_keep_alive_says_what_it_is() -> None:
+    """What it does, examples, and that it is mainly for Ollama."""
+    text = json.dumps(TEXTS)
+    descriptions = re.findall(r'"\w*keep_alive": "(How long[^"]*)"', text)
+    assert len(descriptions) == 6
+    for description in descriptions:
+        for part in ("in memory", "30s, 5m or 1h30m", "-1 to never", "Ollama"):
+            assert part in description
+
+
+def test_actions_have_texts_and_icons() -> None:
+    """Each action and each of its fields."""
+    services = yaml.safe_load((FOLDER / "services.yaml").read_text())
+    icons = json.loads((FOLDER / "icons.json").read_text())
+    assert services.keys() == TEXTS["services"].keys() == icons["services"].keys()
+    for name, service in services.items():
+        assert service["fields"].keys() == TEXTS["services"][name]["fields"].keys()
+
+
+def test_no_references() -> None:
+    """References are resolved when Home Assistant is built; ours would be shown."""
+    assert "[%key" not in json.dumps(TEXTS)
+
+
+def test_manifest() -> None:
+    """The order that Home Assistant wants, and nothing pinned."""
+    manifest = json.loads((FOLDER / "manifest.json").read_text())
+    keys = list(manifest)
+    assert keys == ["domain", "name", *sorted(keys[2:])]
+    assert not any(re.search(r"[=<>]", item) for item in manifest["requirements"])
+
+
+def test_no_blocking_client_library() -> None:
+    """Only what Home Assistant brings is imported."""
+    allowed = {"aiohttp", "homeassistant", "numpy", "probatio", "yarl"}
+    import sys
+
+    for path in FOLDER.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            modules = []
+            if isinstance(node, ast.Import):
+                modules = [alias.name for alias in node.names]
+            elif isinstance(node, ast.ImportFrom) and not node.level:
+                modules = [node.module or ""]
+            for module in modules:
+                top = module.partition(".")[0]
+                assert top in allowed | sys.stdlib_module_names, path
