@@ -30,7 +30,7 @@ from .exposed_entities import (
 )
 from .keep_alive import KeepAlive
 from .role import ModelRole, Role
-from .servers.errors import ConnectionLost, ModelServerError
+from .servers.errors import ModelServerError
 from .vector_store.sqlite import DimensionChanged, SqliteVectorStore
 
 _LOGGER = logging.getLogger(__name__)
@@ -138,12 +138,7 @@ class VectorDBManager:
         """
         server = await self._role.server()
         value = KeepAlive.for_role(CONF_EMBEDDING_KEEP_ALIVE, self._config, keep_alive)
-        try:
-            return await server.embed(self._role.model, texts, value)
-        except ConnectionLost as err:
-            # A server that was restarted: its old connection looked alive.
-            _LOGGER.debug("Asking again: %s", err.log_text)
-            return await server.embed(self._role.model, texts, value)
+        return await server.embed(self._role.model, texts, value)
 
     async def async_sync(self) -> SyncResult:
         """Make the index agree with the exposed entities.

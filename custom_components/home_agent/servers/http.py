@@ -90,17 +90,7 @@ class HttpClient:
         """
         idle = self._idle_timeout if timeout is None else timeout
         try:
-            async with self._session.request(
-                method,
-                url,
-                data=None if body is None else json_bytes(body),
-                headers={"Content-Type": "application/json", **self._headers},
-                timeout=aiohttp.ClientTimeout(
-                    total=None, sock_connect=CONNECT_TIMEOUT, sock_read=idle
-                ),
-                # A redirect would take the key to another server.
-                allow_redirects=False,
-            ) as response:
+            async with await self._send(method, url, body, idle) as response:
                 if response.status >= 300:
                     raise await self._refusal(response)
                 yield response
@@ -113,6 +103,34 @@ class HttpClient:
         except (aiohttp.ClientError, OSError) as err:
             detail = self._redact(str(err) or type(err).__name__)
             raise ConnectionLost(self.host, detail) from err
+
+    async def _send(
+        self, method: str, url: str, body: Mapping[str, Any] | None, idle: float
+    ) -> aiohttp.ClientResponse:
+        """Return the head of an answer.
+
+        A connection that was kept may be closed by the server in the moment it is
+        used again: llama.cpp does so after each stream. Such a request was not
+        read, and is sent once more.
+        """
+
+        async def send() -> aiohttp.ClientResponse:
+            return await self._session.request(
+                method,
+                url,
+                data=None if body is None else json_bytes(body),
+                headers={"Content-Type": "application/json", **self._headers},
+                timeout=aiohttp.ClientTimeout(
+                    total=None, sock_connect=CONNECT_TIMEOUT, sock_read=idle
+                ),
+                # A redirect would take the key to another server.
+                allow_redirects=False,
+            )
+
+        try:
+            return await send()
+        except aiohttp.ServerDisconnectedError:
+            return await send()
 
     def error(self, detail: str) -> ModelServerError:
         """Return the error that a server reported inside an answer."""
