@@ -10,6 +10,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 import json
 from pathlib import Path
 import shutil
+import signal
 import sys
 from typing import Any, Final
 
@@ -411,6 +412,8 @@ async def run(arguments: argparse.Namespace) -> int:
         while (await api.get("/api/config"))["state"] != "RUNNING":
             await asyncio.sleep(0.3)
         async with api.socket() as socket:
+            # Listening on loopback only is a change that must be confirmed.
+            await socket.command("http/config/promote")
             await furnish(socket)
             await set_up_home_agent(api, server)
             await make_assistant(socket)
@@ -434,6 +437,8 @@ def main() -> None:
     parser.add_argument(
         "--check", action="store_true", help="turn on the kitchen light, and stop"
     )
+    # A stop from outside ends the servers too, as Ctrl-C does.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         sys.exit(asyncio.run(run(parser.parse_args())))
     except KeyboardInterrupt:

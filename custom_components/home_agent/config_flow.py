@@ -47,7 +47,7 @@ from .role import Role, role_connection
 from .role_check import async_check_role, error_field
 from .servers.address import clean_url, is_cloud, server_root, shown_host
 from .servers.base import ServerKind, ServerModel
-from .servers.detect import detect
+from .servers.detect import Detected, detect
 from .servers.errors import ModelServerError
 from .servers.factory import connect
 from .subentry_flows import ConversationFlow, EmbeddingFlow, ExternalLLMFlow
@@ -88,7 +88,7 @@ class HomeAgentConfigFlow(ConfigFlow, domain=DOMAIN):
     def __init__(self) -> None:
         """Start before the first dialog."""
         self._data: dict[str, Any] = {}
-        self._server_name = ""
+        self._detected: Detected
         self._models: list[ServerModel] = []
 
     @classmethod
@@ -156,7 +156,7 @@ class HomeAgentConfigFlow(ConfigFlow, domain=DOMAIN):
             ),
             errors=errors,
             description_placeholders={
-                "server": self._server_name,
+                "server": f"{self._detected.name} {self._detected.version}".strip(),
                 "count": str(len(self._models)),
             },
         )
@@ -248,15 +248,16 @@ class HomeAgentConfigFlow(ConfigFlow, domain=DOMAIN):
         session = async_get_clientsession(self.hass)
         try:
             connection = role_connection(data, Role.LLM)
-            detected = await detect(session, connection)
-            kind = detected.kind if chosen == KIND_AUTOMATIC else ServerKind(chosen)
+            self._detected = await detect(session, connection)
+            kind = self._detected.kind
+            if chosen != KIND_AUTOMATIC:
+                kind = ServerKind(chosen)
             data[CONF_LLM_SERVER_KIND] = str(kind)
             server = await connect(session, role_connection(data, Role.LLM))
             self._models = await server.list_models()
         except ModelServerError as err:
             name, error = error_field(err)
             return {Role.LLM.key(name): error}
-        self._server_name = detected.name
         return {}
 
     async def _async_check(
@@ -331,7 +332,7 @@ class HomeAgentConfigFlow(ConfigFlow, domain=DOMAIN):
 
     def _title(self, data: Mapping[str, Any]) -> str:
         """Return the title of an entry."""
-        return f"{self._server_name} ({shown_host(data[CONF_LLM_BASE_URL])})"
+        return f"{self._detected.name} ({shown_host(data[CONF_LLM_BASE_URL])})"
 
 
 def _subentry(

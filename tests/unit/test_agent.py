@@ -4,7 +4,10 @@ from typing import Any
 
 from homeassistant.components import conversation
 from homeassistant.components.conversation import UserContent
-from homeassistant.components.conversation.chat_log import async_get_chat_log
+from homeassistant.components.conversation.chat_log import (
+    DATA_CHAT_LOGS,
+    async_get_chat_log,
+)
 from homeassistant.core import HomeAssistant
 from homeassistant.exceptions import HomeAssistantError
 from homeassistant.helpers import chat_session
@@ -160,7 +163,8 @@ async def test_the_prefix_stays_equal(
     """Tools are sorted, and each request repeats the one before byte for byte."""
     await make_entry(ollama.url, conversation={})
     result = await say(home, "Hello")
-    home.states.async_set("light.kitchen_light", "on")
+    named = {"friendly_name": "Kitchen Light"}
+    home.states.async_set("light.kitchen_light", "on", named)
     await say(home, "Hello", result.conversation_id)
     first, second = (item.raw for item in ollama.requests if item.path == "/api/chat")
     first_body, second_body = ollama.sent("/api/chat")
@@ -266,23 +270,17 @@ async def test_thinking_is_not_spoken(
     """It is in the chat log, apart from the answer."""
     model = {"llm_model": "qwen3:8b", "llm_think": "on"}
     await make_entry(ollama.url, conversation=model)
-    seen: list[Any] = []
-    conversation.chat_log.async_subscribe_chat_logs(
-        home, lambda *event: seen.append(event[2])
-    )
     for reply in (
         Reply("Yes.", thinking="Let me see."),
         Reply("Yes.", chunks=("<thi", "nk>Let me see.</th", "ink>\n", "Yes.")),
     ):
-        seen.clear()
         ollama.brain.replies.append(reply)
-        assert speech(await say(home, "Is it on?")) == "Yes."
-        (answer,) = (
-            item["content"]
-            for item in seen
-            if item.get("content", {}).get("role") == "assistant"
-        )
-        assert answer["thinking_content"] == "Let me see."
+        result = await say(home, "Is it on?")
+        assert speech(result) == "Yes."
+        chat_log = home.data[DATA_CHAT_LOGS][result.conversation_id or ""]
+        answer = chat_log.content[-1]
+        assert isinstance(answer, conversation.AssistantContent)
+        assert answer.thinking_content == "Let me see."
 
 
 @pytest.mark.parametrize("kind", ["ollama", "openai"])

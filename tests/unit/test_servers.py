@@ -490,23 +490,20 @@ OLLAMA = {"/api/version": VERSION, "/api/tags": tags()}
 
 
 @pytest.mark.parametrize(
-    ("answers", "name"),
+    "answers",
     [
-        (OLLAMA, "Ollama 0.12.0"),
-        ({**OLLAMA, "/v1/models": v1_models("library")}, "Ollama 0.12.0"),
-        (
-            {
-                "/api/version": VERSION,
-                "/api/tags": {"models": []},
-                "/": "Ollama is running\n",
-            },
-            "Ollama 0.12.0",
-        ),
+        OLLAMA,
+        {**OLLAMA, "/v1/models": v1_models("library")},
+        {
+            "/api/version": VERSION,
+            "/api/tags": {"models": []},
+            "/": "Ollama is running\n",
+        },
     ],
 )
-async def test_ollama_is_found(probe: Any, answers: Any, name: str) -> None:
+async def test_ollama_is_found(probe: Any, answers: Any) -> None:
     """With models, and without any yet."""
-    assert await probe(answers) == Detected(ServerKind.OLLAMA, name)
+    assert await probe(answers) == Detected(ServerKind.OLLAMA, "Ollama", "0.12.0")
 
 
 @pytest.mark.parametrize(

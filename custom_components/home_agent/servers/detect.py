@@ -49,6 +49,7 @@ class Detected:
 
     kind: ServerKind
     name: str
+    version: str = ""
 
 
 async def detect(session: aiohttp.ClientSession, connection: Connection) -> Detected:
@@ -69,7 +70,7 @@ async def detect(session: aiohttp.ClientSession, connection: Connection) -> Dete
     )
     owners = _owners(models)
     if await _is_ollama(probe, version, tags, owners):
-        return Detected(ServerKind.OLLAMA, f"Ollama {version['version']}")
+        return Detected(ServerKind.OLLAMA, "Ollama", version["version"])
     if isinstance(models, dict) and isinstance(models.get("data"), list):
         name = next((_NAMES[o] for o in owners if o in _NAMES), shown_host(url))
         return Detected(ServerKind.OPENAI_COMPATIBLE, name)
