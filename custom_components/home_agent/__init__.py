@@ -107,8 +107,12 @@ async def _async_connect(hass: HomeAssistant, entry: HomeAgentConfigEntry) -> No
 
 
 async def _async_reload(hass: HomeAssistant, entry: HomeAgentConfigEntry) -> None:
-    """Reload an entry that was changed."""
+    """Reload an entry that was changed; the index of a removed subentry goes."""
+    indexed = entry.runtime_data.vector_db_managers.keys()
+    gone = [index_path(hass, key) for key in indexed - entry.subentries.keys()]
     await hass.config_entries.async_reload(entry.entry_id)
+    if gone:
+        await hass.async_add_executor_job(_remove_files, gone)
 
 
 def _remove_files(paths: list[Path]) -> None:

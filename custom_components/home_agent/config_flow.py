@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any, Final, override
 
 from homeassistant.config_entries import (
+    SOURCE_REAUTH,
     ConfigEntry,
     ConfigFlow,
     ConfigFlowResult,
@@ -181,8 +182,13 @@ class HomeAgentConfigFlow(ConfigFlow, domain=DOMAIN):
                     for key, value in entry.data.items()
                     if key not in (CONF_LLM_API_KEY, CONF_LLM_KEEP_ALIVE_REFUSED)
                 }
-                return self.async_update_and_abort(
-                    entry, unique_id=root, title=self._title(data), data=kept | data
+                # A title without the host is one that the user gave.
+                host = shown_host(entry.data[CONF_LLM_BASE_URL])
+                renamed = not entry.title.endswith(f"({host})")
+                return self._save_and_abort(
+                    unique_id=root,
+                    title=entry.title if renamed else self._title(data),
+                    data=kept | data,
                 )
         fields = address_fields(Role.LLM) | server_kind_field()
         values = dict(entry.data)
@@ -211,14 +217,7 @@ class HomeAgentConfigFlow(ConfigFlow, domain=DOMAIN):
             key = {CONF_LLM_API_KEY: user_input[CONF_LLM_API_KEY].strip()}
             errors = await self._async_find_server({**entry.data, **key})
             if not errors:
-                # A loaded entry is reloaded by its update listener, but only for
-                # a change; and a failed one has no listener.
-                reload = entry.data.get(CONF_LLM_API_KEY) == key[CONF_LLM_API_KEY]
-                reload = reload or not entry.update_listeners
-                result = self.async_update_and_abort(entry, data_updates=key)
-                if reload:
-                    self.hass.config_entries.async_schedule_reload(entry.entry_id)
-                return result
+                return self._save_and_abort(data={**entry.data, **key})
             errors = {CONF_LLM_API_KEY: next(iter(errors.values()))}
         fields = {
             vol.Required(marker.schema): selector
@@ -233,6 +232,23 @@ class HomeAgentConfigFlow(ConfigFlow, domain=DOMAIN):
                 "host": shown_host(entry.data[CONF_LLM_BASE_URL])
             },
         )
+
+    def _save_and_abort(self, **changes: Any) -> ConfigFlowResult:
+        """Save changes of the entry and make sure that it is set up with them.
+
+        A loaded entry is reloaded by its update listener, but only for a change;
+        and one that failed has no listener.
+        """
+        entry = (
+            self._get_reauth_entry()
+            if self.source == SOURCE_REAUTH
+            else self._get_reconfigure_entry()
+        )
+        reload = not entry.update_listeners or changes["data"] == entry.data
+        result = self.async_update_and_abort(entry, **changes)
+        if reload:
+            self.hass.config_entries.async_schedule_reload(entry.entry_id)
+        return result
 
     async def _async_find_server(self, data: dict[str, Any]) -> dict[str, str]:
         """Find out which server answers, and put it into data.

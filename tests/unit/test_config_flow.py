@@ -403,6 +403,7 @@ async def test_reconfigure_the_server(
             "llm_server_kind": "openai_compatible",
         }
         assert entry.unique_id == server.url
+        assert entry.title == "Test"
         assert entry.state is ConfigEntryState.LOADED
         # The kind can be set by hand.
         await dialogs.start(entry_id=entry.entry_id)
@@ -412,6 +413,27 @@ async def test_reconfigure_the_server(
         await home.async_block_till_done()
         assert entry.data["llm_server_kind"] == "openai_compatible"
         assert "llm_api_key" not in entry.data
+
+
+async def test_reconfigure_an_entry_whose_server_is_away(
+    home: HomeAssistant, dialogs: Dialogs, ollama: OllamaStandIn
+) -> None:
+    """The new address is used at once, not at the next try."""
+    entry = MockConfigEntry(
+        domain=DOMAIN,
+        version=2,
+        title="vLLM (127.0.0.1:1)",
+        data={"llm_base_url": "http://127.0.0.1:1"},
+    )
+    entry.add_to_hass(home)
+    await home.config_entries.async_setup(entry.entry_id)
+    assert entry.state is ConfigEntryState.SETUP_RETRY
+    await dialogs.start(entry_id=entry.entry_id)
+    result = await dialogs.fill_in(llm_base_url=ollama.url, llm_server_kind="automatic")
+    assert result["reason"] == "reconfigure_successful"
+    await home.async_block_till_done()
+    assert entry.state is ConfigEntryState.LOADED
+    assert entry.title == f"Ollama ({ollama.url.removeprefix('http://')})"
 
 
 async def test_reconfigure_refuses_the_server_of_another_entry(

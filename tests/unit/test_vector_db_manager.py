@@ -262,11 +262,14 @@ async def let_others_run() -> None:
     await asyncio.sleep(0)
 
 
+@pytest.mark.parametrize("whole_entry", [True, False])
 async def test_removal_removes_the_index(
     home: HomeAssistant,
     ollama: OllamaStandIn,
     make_entry: MakeEntry,
     freezer: FrozenDateTimeFactory,
+    *,
+    whole_entry: bool,
 ) -> None:
     """With the entry, and with the subentry alone."""
     entry = await make_entry(ollama.url, embedding={})
@@ -274,7 +277,11 @@ async def test_removal_removes_the_index(
     (subentry,) = entry.get_subentries_of_type("embedding")
     path = index_path(home, subentry.subentry_id)
     assert path.exists()
-    await home.config_entries.async_remove(entry.entry_id)
+    if whole_entry:
+        await home.config_entries.async_remove(entry.entry_id)
+    else:
+        home.config_entries.async_remove_subentry(entry, subentry.subentry_id)
+        await home.async_block_till_done()
     assert not list(path.parent.glob("home_agent.index*"))
 
 

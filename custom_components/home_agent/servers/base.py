@@ -14,7 +14,14 @@ from ..const import DEFAULT_IDLE_TIMEOUT
 from ..keep_alive import KeepAlive
 from .address import is_azure, is_cloud
 from .http import HttpClient
-from .messages import ChatAnswer, ChatDelta, ChatRequest, ChatStats, ToolCall
+from .messages import (
+    ChatAnswer,
+    ChatDelta,
+    ChatRequest,
+    ChatStats,
+    JsonObject,
+    ToolCall,
+)
 
 
 class ServerKind(StrEnum):
@@ -115,6 +122,12 @@ class ModelServer(ABC):
     def may_send_keep_alive(self, model: str) -> bool:
         """Return whether requests for the model may carry a keep_alive."""
         return not is_cloud(self.connection.url)
+
+    def _residency(self, model: str, keep_alive: KeepAlive | None) -> JsonObject:
+        """Return the keep_alive of a request: at its top, never in its options."""
+        if keep_alive is None or not self.may_send_keep_alive(model):
+            return {}
+        return {"keep_alive": keep_alive.ollama}
 
     @abstractmethod
     def chat_stream(self, request: ChatRequest) -> AsyncGenerator[ChatDelta]:

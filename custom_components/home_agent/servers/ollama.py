@@ -195,12 +195,6 @@ class OllamaServer(ModelServer):
         """Return the address of a native endpoint."""
         return f"{server_root(self.connection.url)}/api/{endpoint}"
 
-    def _residency(self, model: str, keep_alive: KeepAlive | None) -> JsonObject:
-        """Return the keep_alive of a request: at its top, never in its options."""
-        if keep_alive is None or not self.may_send_keep_alive(model):
-            return {}
-        return {"keep_alive": keep_alive.ollama}
-
     def _chat_body(self, request: ChatRequest, stream: bool) -> JsonObject:
         """Return the body of /api/chat."""
         body: JsonObject = {

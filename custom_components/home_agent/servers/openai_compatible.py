@@ -160,12 +160,6 @@ class OpenAICompatibleServer(ModelServer):
         """Return the address of an endpoint."""
         return f"{openai_base(self.connection.url)}/{endpoint}"
 
-    def _residency(self, model: str, keep_alive: KeepAlive | None) -> JsonObject:
-        """Return the field that asks for residency, if there is one."""
-        if keep_alive is None or not self.may_send_keep_alive(model):
-            return {}
-        return {"keep_alive": keep_alive.ollama}
-
     def _chat_body(self, request: ChatRequest) -> JsonObject:
         """Return the body of /chat/completions."""
         body: JsonObject = {
