@@ -64,6 +64,11 @@ def test_no_address(written: str) -> None:
             "https://openrouter.ai/api/v1",
         ),
         (
+            "https://x.openai.azure.com/openai/deployments/d",
+            "https://x.openai.azure.com/openai/deployments/d",
+            "https://x.openai.azure.com/openai/v1",
+        ),
+        (
             "https://x.openai.azure.com",
             "https://x.openai.azure.com",
             "https://x.openai.azure.com/openai/v1",

@@ -94,7 +94,7 @@ def openai_base(url: str) -> str:
     if URL(url).host == "openrouter.ai":
         return f"{server_root(url)}/api/v1"
     if is_azure(url):
-        return f"{server_root(url)}/openai/v1"
+        return f"{URL(url).origin()}/openai/v1"
     return f"{server_root(url)}/v1"
 
 

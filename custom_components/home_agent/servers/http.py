@@ -25,6 +25,7 @@ CONNECT_TIMEOUT: Final = 10.0
 SHORT_TIMEOUT: Final = 10.0
 # Some servers send a whole page, or the request, back with an error.
 _MAX_DETAIL: Final = 4000
+_SHORTEST_SECRET: Final = 3
 
 
 class HttpClient:
@@ -49,7 +50,8 @@ class HttpClient:
             secret
             for value in headers.values()
             for secret in (value, value.removeprefix("Bearer "))
-            if secret
+            # A header such as "X-Version: 1" would blot out every 1.
+            if len(secret) > _SHORTEST_SECRET
         ]
         self._idle_timeout = idle_timeout
         self.host = shown_host(url)
