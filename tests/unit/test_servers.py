@@ -285,7 +285,7 @@ async def test_answers_that_are_none(hass: HomeAssistant, kind: ServerKind) -> N
         session = async_get_clientsession(hass)
         server = await connect(session, Connection(url, kind=kind))
         for call in (server.chat(request()), server.embed("m", ["x"]), server.check()):
-            with pytest.raises(ModelServerError, match=r""):
+            with pytest.raises(ModelServerError):
                 await call
     async with raw_server("application/json", "{}") as url:
         server = await connect(session, Connection(url, kind=kind))
