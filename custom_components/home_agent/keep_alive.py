@@ -8,6 +8,8 @@ import os
 import re
 from typing import Any, Final, Self
 
+from homeassistant.exceptions import HomeAssistantError
+
 from .const import (
     CONF_EMBEDDING_KEEP_ALIVE,
     CONF_EXTERNAL_LLM_KEEP_ALIVE,
@@ -52,8 +54,11 @@ _MAX_NANOSECONDS: Final = 2**63 - 1
 _MAX_LENGTH: Final = 100
 
 
-class InvalidKeepAlive(ValueError):
-    """A text that no server would understand as a keep_alive."""
+class InvalidKeepAlive(HomeAssistantError, ValueError):
+    """A text that no server would understand as a keep_alive.
+
+    Stored by hand, it ends a turn with its message and does no more harm.
+    """
 
     def __init__(self, value: object) -> None:
         """Say what is wrong with value and what to write instead."""

@@ -10,7 +10,7 @@ from homeassistant.components.conversation.chat_log import (
 )
 from homeassistant.core import HomeAssistant
 from homeassistant.exceptions import HomeAssistantError
-from homeassistant.helpers import chat_session
+from homeassistant.helpers import chat_session, llm
 import pytest
 from pytest_homeassistant_custom_component.common import async_mock_service
 
@@ -79,6 +79,14 @@ async def test_an_invalid_override_is_refused(
     with pytest.raises(InvalidKeepAlive):
         await agent._call_llm(HELLO, keep_alive="5x")
     assert not ollama.sent("/api/chat")
+
+
+async def test_an_invalid_stored_value_is_said(
+    home: HomeAssistant, ollama: OllamaStandIn, make_entry: MakeEntry
+) -> None:
+    """The dialogs refuse it, but a file can be changed by hand."""
+    await make_entry(ollama.url, conversation={"llm_keep_alive": "5x"})
+    assert "'5x' is not a keep_alive" in speech(await say(home, "Hello"))
 
 
 @pytest.mark.parametrize(
@@ -232,6 +240,40 @@ async def test_tools_of_the_same_id_are_told_apart(
     await say(home, "Go")
     messages = ollama.sent("/api/chat")[-1]["messages"]
     assert [m.get("tool_name") for m in messages[-2:]] == ["nothing", "nothing either"]
+
+
+async def test_several_llm_apis(
+    home: HomeAssistant, ollama: OllamaStandIn, make_entry: MakeEntry
+) -> None:
+    """All of them are offered, beside the agent's own tools."""
+
+    class Weather(llm.Tool):
+        """A tool of somebody else."""
+
+        name = "weather__forecast"
+        integration = "weather"
+
+    class WeatherAPI(llm.API):
+        """An API of somebody else."""
+
+        async def async_get_api_instance(
+            self, llm_context: llm.LLMContext
+        ) -> llm.APIInstance:
+            """Return one tool."""
+            return llm.APIInstance(self, "Ask.", llm_context, [Weather()])
+
+    llm.async_register_api(home, WeatherAPI(hass=home, id="weather", name="Weather"))
+    await make_entry(
+        ollama.url,
+        conversation={"llm_hass_api": ["assist", "weather"]},
+        external_llm={"external_llm_model": "llama3.2:70b"},
+    )
+    await say(home, "Hello")
+    body = ollama.sent("/api/chat")[0]
+    names = [tool["function"]["name"] for tool in body["tools"]]
+    for suffix in ("HassTurnOn", "weather__forecast", "ask_external_llm"):
+        assert len([name for name in names if name.endswith(suffix)]) == 1
+    assert "Ask." in body["messages"][0]["content"]
 
 
 async def test_endless_tool_calls_end(

@@ -2,15 +2,15 @@
 
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass
 from typing import Any, Final, override
 
+import aiohttp
 from homeassistant.helpers.json import json_dumps
 from homeassistant.util.json import JSON_DECODE_EXCEPTIONS, json_loads
 
 from ..keep_alive import KeepAlive
 from .address import is_cloud, openai_base
-from .base import LoadedModel, ModelServer, ServerKind, ServerModel
+from .base import Connection, LoadedModel, ModelServer, ServerKind, ServerModel
 from .errors import ConnectionLost, NotSupported, RequestRefused
 from .http import error_text
 from .messages import (
@@ -18,11 +18,10 @@ from .messages import (
     ChatDelta,
     ChatMessage,
     ChatRequest,
-    ChatStats,
     JsonObject,
     Think,
-    ToolCall,
 )
+from .openai_answers import StreamParser, stats_of, thinking_of, tool_call_of
 from .think_tags import ThinkTagSplitter
 
 # A server that refuses one of these gets the same request without it.
@@ -39,11 +38,11 @@ class OpenAICompatibleServer(ModelServer):
 
     kind = ServerKind.OPENAI_COMPATIBLE
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        """Start with what is known of this server."""
-        super().__init__(*args, **kwargs)
+    def __init__(self, session: aiohttp.ClientSession, connection: Connection) -> None:
+        """Talk to the server of connection over session."""
+        super().__init__(session, connection)
         self._refused: set[str] = set()
-        if self.connection.keep_alive_refused:
+        if connection.keep_alive_refused:
             self._refused.add("keep_alive")
 
     @property
@@ -68,7 +67,7 @@ class OpenAICompatibleServer(ModelServer):
         """
         body = self._chat_body(request)
         body |= {"stream": True, "stream_options": {"include_usage": True}}
-        parser = _StreamParser()
+        parser = StreamParser()
         lines = self._post_lines("chat/completions", body)
         try:
             async with aclosing(lines):
@@ -101,9 +100,9 @@ class OpenAICompatibleServer(ModelServer):
         last_content, last_thinking = splitter.finish()
         return ChatAnswer(
             content=content + last_content,
-            thinking=_thinking(message) + thinking + last_thinking,
+            thinking=thinking_of(message) + thinking + last_thinking,
             tool_calls=tuple(
-                _tool_call(
+                tool_call_of(
                     call["function"]["name"],
                     call["function"].get("arguments") or "",
                     call.get("id") or "",
@@ -111,7 +110,7 @@ class OpenAICompatibleServer(ModelServer):
                 for call in message.get("tool_calls") or ()
             ),
             finish_reason=choices[0].get("finish_reason"),
-            stats=_stats(answer.get("usage"), answer.get("timings")),
+            stats=stats_of(answer.get("usage"), answer.get("timings")),
         )
 
     @override
@@ -269,73 +268,6 @@ class CloudServer(OpenAICompatibleServer):
         return False
 
 
-@dataclass(slots=True)
-class _CallParts:
-    """A tool call whose pieces are still coming in."""
-
-    name: str = ""
-    arguments: str = ""
-    id: str = ""
-
-
-class _StreamParser:
-    """Puts the pieces of a stream together."""
-
-    def __init__(self) -> None:
-        """Start before the first event."""
-        self.finish_reason: str | None = None
-        self._calls: dict[int, _CallParts] = {}
-        self._splitter = ThinkTagSplitter()
-        self._usage: JsonObject | None = None
-        self._timings: JsonObject | None = None
-
-    def feed(self, chunk: JsonObject) -> ChatDelta | None:
-        """Return the text of an event, if it has any; keep the rest for the end."""
-        self._usage = chunk.get("usage") or self._usage
-        self._timings = chunk.get("timings") or self._timings
-        if not (choices := chunk.get("choices")):
-            return None
-        self.finish_reason = choices[0].get("finish_reason") or self.finish_reason
-        delta = choices[0].get("delta") or {}
-        for piece in delta.get("tool_calls") or ():
-            self._add_call_piece(piece)
-        content, thinking = self._splitter.feed(delta.get("content") or "")
-        thinking = _thinking(delta) + thinking
-        if content or thinking:
-            return ChatDelta(content=content, thinking=thinking)
-        return None
-
-    def rest(self) -> ChatDelta | None:
-        """Return the text that was held back."""
-        content, thinking = self._splitter.finish()
-        if content or thinking:
-            return ChatDelta(content=content, thinking=thinking)
-        return None
-
-    def end(self) -> ChatDelta:
-        """Return the last delta."""
-        return ChatDelta(
-            tool_calls=tuple(
-                _tool_call(parts.name, parts.arguments, parts.id)
-                for _, parts in sorted(self._calls.items())
-            ),
-            finish_reason=self.finish_reason,
-            stats=_stats(self._usage, self._timings),
-        )
-
-    def _add_call_piece(self, piece: JsonObject) -> None:
-        """Add a piece of a tool call; its index says which call it belongs to."""
-        parts = self._calls.setdefault(piece.get("index") or 0, _CallParts())
-        function = piece.get("function") or {}
-        parts.id = piece.get("id") or parts.id
-        parts.name += function.get("name") or ""
-        arguments = function.get("arguments") or ""
-        # Some servers send an object where the API has a string.
-        parts.arguments += (
-            arguments if isinstance(arguments, str) else json_dumps(arguments)
-        )
-
-
 def _message(message: ChatMessage) -> JsonObject:
     """Return a message as /chat/completions wants it."""
     result: JsonObject = {"role": message["role"], "content": message["content"]}
@@ -367,49 +299,8 @@ def _message(message: ChatMessage) -> JsonObject:
     return result
 
 
-def _thinking(message: JsonObject) -> str:
-    """Return the thinking of a message or delta.
-
-    llama.cpp, LM Studio and vLLM call it reasoning_content, Ollama's /v1 and
-    OpenRouter reasoning.
-    """
-    thinking = message.get("reasoning_content") or message.get("reasoning")
-    return thinking if isinstance(thinking, str) else ""
-
-
 def _reasoning_effort(think: Think | None) -> str | None:
     """Return OpenAI's word for how much to think; None leaves it to the server."""
     if think is None or isinstance(think, str):
         return think
     return "medium" if think else "none"
-
-
-def _tool_call(name: str, arguments: str | JsonObject, call_id: str) -> ToolCall:
-    """Return a tool call; its arguments are None if they are not a JSON object."""
-    if isinstance(arguments, str):
-        try:
-            parsed: Any = json_loads(arguments) if arguments.strip() else {}
-        except JSON_DECODE_EXCEPTIONS:
-            parsed = None
-    else:
-        parsed = arguments
-    return ToolCall(name, parsed if isinstance(parsed, dict) else None, call_id)
-
-
-def _stats(usage: JsonObject | None, timings: JsonObject | None) -> ChatStats:
-    """Return the figures of an answer; timings are llama.cpp's own, in ms."""
-    usage = usage or {}
-    timings = timings or {}
-    cached = (usage.get("prompt_tokens_details") or {}).get("cached_tokens")
-
-    def seconds(key: str) -> float | None:
-        value = timings.get(key)
-        return None if value is None else value / 1e3
-
-    return ChatStats(
-        prompt_tokens=usage.get("prompt_tokens"),
-        cached_tokens=timings.get("cache_n", cached),
-        completion_tokens=usage.get("completion_tokens"),
-        prompt_seconds=seconds("prompt_ms"),
-        completion_seconds=seconds("predicted_ms"),
-    )
