@@ -46,11 +46,11 @@ from .forms import (
 from .keep_alive import InvalidKeepAlive, KeepAlive
 from .role import Role, role_connection
 from .role_check import async_check_role, error_field
-from .servers.address import clean_url, is_cloud, server_root, shown_host
+from .servers.address import clean_url, server_root, shown_host
 from .servers.base import ServerKind, ServerModel
 from .servers.detect import Detected, detect
 from .servers.errors import ModelServerError
-from .servers.factory import connect
+from .servers.factory import connect, takes_keep_alive
 from .subentry_flows import ConversationFlow, EmbeddingFlow, ExternalLLMFlow
 
 # The roles that the first dialog may add, each in a section of its own.
@@ -299,13 +299,11 @@ class HomeAgentConfigFlow(ConfigFlow, domain=DOMAIN):
 
     def _models_fields(self, errors: Mapping[str, str]) -> Fields:
         """Return the form for the models; a section with an error is open."""
-        cloud = is_cloud(self._data[CONF_LLM_BASE_URL])
-        fields = model_fields(
-            Role.LLM, self._models, required=True, keep_alive=not cloud
-        )
+        kind = ServerKind(self._data[CONF_LLM_SERVER_KIND])
+        fields = model_fields(Role.LLM, self._models, required=True, kind=kind)
         for name, role in _SECTIONS.items():
             section_fields = address_fields(role) | model_fields(
-                role, self._models, required=False, keep_alive=True
+                role, self._models, required=False, kind=None
             )
             fields[vol.Required(name, default={})] = section(
                 vol.Schema(section_fields), {"collapsed": name not in errors}
@@ -317,13 +315,11 @@ class HomeAgentConfigFlow(ConfigFlow, domain=DOMAIN):
         subentries: list[ConfigSubentryDataWithId] = []
         for subentry_type, role in _SECTIONS.items():
             if model := config.get(role.key("model")):
-                subentries.append(
-                    _subentry(
-                        subentry_type,
-                        model,
-                        {k: v for k, v in config.items() if k.startswith(f"{role}_")},
-                    )
-                )
+                data = {k: v for k, v in config.items() if k.startswith(f"{role}_")}
+                kind = role_connection(config, role).kind
+                if kind and not takes_keep_alive(kind):
+                    data.pop(role.key("keep_alive"), None)
+                subentries.append(_subentry(subentry_type, model, data))
         kind = ServerKind(config[CONF_LLM_SERVER_KIND])
         agent = {
             **new_subentry_values(Role.LLM),

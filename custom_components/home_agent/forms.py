@@ -10,6 +10,8 @@ from homeassistant.data_entry_flow import section
 from homeassistant.helpers import llm
 from homeassistant.helpers.selector import (
     BooleanSelector,
+    ConstantSelector,
+    ConstantSelectorConfig,
     NumberSelector,
     NumberSelectorConfig,
     NumberSelectorMode,
@@ -41,6 +43,7 @@ from .const import (
 from .keep_alive import default_keep_alive
 from .role import THINK_OPTIONS, Role
 from .servers.base import Capability, ServerKind, ServerModel
+from .servers.factory import takes_keep_alive
 from .tools.external_llm import (
     CONVERSATION_NOTHING,
     CONVERSATION_OPTIONS,
@@ -50,6 +53,8 @@ from .tools.external_llm import (
 
 SECTION_ADVANCED: Final = "advanced"
 KIND_AUTOMATIC: Final = "automatic"
+# A text in place of a field.
+OWN_RULES: Final = "own_rules"
 
 # Any other text is checked by config_flow.validate_keep_alive.
 KEEP_ALIVE_PRESETS: Final = ["0", "30s", "5m", "30m", "1h", "24h", "-1"]
@@ -90,24 +95,33 @@ def server_kind_field() -> Fields:
     """Return the choice to override what was found out about a server."""
     return {
         vol.Required(Role.LLM.key("server_kind"), default=KIND_AUTOMATIC): _select(
-            [KIND_AUTOMATIC, ServerKind.OLLAMA, ServerKind.OPENAI_COMPATIBLE],
+            [KIND_AUTOMATIC, *(kind for kind in ServerKind if kind != "cloud")],
             translation_key="server_kind",
         )
     }
 
 
 def model_fields(
-    role: Role, models: Iterable[ServerModel], *, required: bool, keep_alive: bool
+    role: Role,
+    models: Iterable[ServerModel],
+    *,
+    required: bool,
+    kind: ServerKind | None,
 ) -> Fields:
     """Return model and keep_alive of a role.
 
-    Without keep_alive for a server that is never sent one.
+    For a server that keeps its models by its own rules, these rules take the
+    place of keep_alive. kind is None where the server is not known yet.
     """
     marker = vol.Required if required else vol.Optional
     fields: Fields = {marker(role.key("model")): _model_select(role, models)}
-    if keep_alive:
+    if kind is None or takes_keep_alive(kind):
         fields[vol.Optional(role.key("keep_alive"))] = _select(
             KEEP_ALIVE_PRESETS, custom_value=True
+        )
+    else:
+        fields[vol.Optional(OWN_RULES)] = ConstantSelector(
+            ConstantSelectorConfig(value=True, translation_key=f"own_rules_{kind}")
         )
     return fields
 
@@ -159,7 +173,7 @@ def embedding_fields() -> Fields:
                 CONF_EMBEDDING_BATCH_SIZE, default=DEFAULT_EMBEDDING_BATCH_SIZE
             ): _number(1, 512),
         }
-        | _timeout_field(Role.EMBEDDING)
+        | _server_fields(Role.EMBEDDING)
     )
 
 
@@ -177,7 +191,7 @@ def sampling_fields(role: Role, kind: ServerKind) -> Fields:
     think = vol.Required(role.key("think"), default=default_think(role, kind))
     fields[think] = _select(list(THINK_OPTIONS), translation_key="think")
     fields[vol.Required(role.key("stream"), default=True)] = BooleanSelector()
-    return fields | _timeout_field(role)
+    return fields | _server_fields(role)
 
 
 def default_think(role: Role, kind: ServerKind) -> str:
@@ -197,7 +211,7 @@ def flattened(user_input: Mapping[str, Any]) -> dict[str, Any]:
     return {
         key: value.strip() if isinstance(value, str) else value
         for key, value in flat.items()
-        if value not in (None, "", [])
+        if value not in (None, "", []) and key != OWN_RULES
     }
 
 
@@ -219,12 +233,13 @@ def _advanced(fields: Fields) -> Fields:
     }
 
 
-def _timeout_field(role: Role) -> Fields:
-    """Return the idle timeout of a role."""
+def _server_fields(role: Role) -> Fields:
+    """Return what a role asks of its server: warm-up and idle timeout."""
     return {
+        vol.Required(role.key("warm_up"), default=True): BooleanSelector(),
         vol.Optional(role.key("idle_timeout"), default=DEFAULT_IDLE_TIMEOUT): _number(
             5, 3600, unit="s"
-        )
+        ),
     }
 
 

@@ -27,7 +27,7 @@ from .forms import (
 )
 from .role import ModelRole, Role
 from .role_check import async_check_role, error_field
-from .servers.address import clean_url, is_cloud
+from .servers.address import clean_url
 from .servers.base import ModelServer, ServerModel
 from .servers.errors import ModelServerError
 
@@ -104,7 +104,7 @@ class RoleFlow(ConfigSubentryFlow):
             self.role,
             self._models,
             required=True,
-            keep_alive=not is_cloud(self._server.connection.url),
+            kind=self._server.kind,
         )
         fields |= self._fields(self._server)
         return self._form("settings", fields, user_input, errors)

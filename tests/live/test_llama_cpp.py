@@ -74,7 +74,7 @@ def request(**more: Any) -> ChatRequest:
 async def test_it_is_found(hass: HomeAssistant, llama_cpp: str) -> None:
     """By what it answers."""
     found = await detect(async_get_clientsession(hass), Connection(llama_cpp))
-    assert found.kind is ServerKind.OPENAI_COMPATIBLE
+    assert found.kind is ServerKind.LLAMA_CPP
     assert found.name == "llama.cpp"
 
 

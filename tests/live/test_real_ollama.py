@@ -61,7 +61,7 @@ async def test_keep_alive_holds(
     (model,) = await server.loaded_models() or ()
     assert model.context_length == 1024
     if seconds is None:
-        assert model.expires_at is None
+        assert model.forever
     else:
         assert model.expires_at is not None
         left = model.expires_at - dt_util.utcnow()
@@ -72,7 +72,7 @@ async def test_load_and_unload(hass: HomeAssistant) -> None:
     """A model can be loaded, held longer and unloaded without a question."""
     server = await connect(async_get_clientsession(hass), Connection(URL))
     await server.load(MODEL, KeepAlive.parse("-1"), num_ctx=1024)
-    assert [model.expires_at for model in await server.loaded_models() or ()] == [None]
+    assert [model.forever for model in await server.loaded_models() or ()] == [True]
     await server.unload(MODEL)
     await assert_leaves(server)
 

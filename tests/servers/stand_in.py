@@ -4,6 +4,7 @@ import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from email.utils import formatdate
 import json
 from typing import Any, Self
 
@@ -121,7 +122,9 @@ class StandIn:
         """Send a stream, with the fault that is next for it."""
         fault = request.get("fault") or Fault()
         self.streamed.append(sum(map(len, lines)))
-        response = web.StreamResponse(headers={"Content-Type": content_type})
+        response = web.StreamResponse(
+            headers={"Content-Type": content_type, "Date": self._date()}
+        )
         response.enable_chunked_encoding()
         await response.prepare(request)
         left = fault.hang_up_after
@@ -146,6 +149,10 @@ class StandIn:
             request, "application/json", [json.dumps(data).encode()]
         )
 
+    def _date(self) -> str:
+        """Return the time of the stand-in, for its answers' headers."""
+        return formatdate(self.clock.now(), usegmt=True)
+
     def error_line(self, text: str) -> bytes:
         """Return an error in the middle of a stream."""
         return json.dumps({"error": text}).encode() + b"\n"
@@ -159,10 +166,13 @@ class StandIn:
         try:
             if request.method == "POST":
                 await self._gate.wait()
-            return await self._answer(request, raw)
+            response = await self._answer(request, raw)
         except asyncio.CancelledError:
             self.hang_ups += 1
             raise
+        if not response.prepared:
+            response.headers["Date"] = self._date()
+        return response
 
     async def _answer(self, request: web.Request, raw: bytes) -> web.StreamResponse:
         """Return the answer to a request."""

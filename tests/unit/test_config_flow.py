@@ -16,6 +16,7 @@ from custom_components.home_agent.config_flow import validate_keep_alive
 from custom_components.home_agent.const import DOMAIN
 from tests.conftest import MakeEntry
 from tests.servers import OllamaStandIn, OpenAIStandIn
+from tests.servers.others import LlamaCppStandIn
 
 FLOW = "/api/config/config_entries/flow"
 SUBENTRY_FLOW = "/api/config/config_entries/subentries/flow"
@@ -318,10 +319,11 @@ async def test_unknown_servers_are_tried_with_keep_alive(
     home: HomeAssistant, dialogs: Dialogs, strictness: Any
 ) -> None:
     """What refuses the field is remembered, and never gets it again."""
-    async with OpenAIStandIn(strictness=strictness, owned_by="vllm") as server:
+    async with OpenAIStandIn(strictness=strictness) as server:
         await dialogs.start()
         form = await dialogs.fill_in(llm_base_url=f"{server.url}/v1")
-        assert form["description_placeholders"]["server"] == "vLLM"
+        shown = form["description_placeholders"]["server"]
+        assert shown == server.url.removeprefix("http://")
         result = await dialogs.fill_in(llm_model="local-model", llm_keep_alive="10m")
         assert result["type"] == "create_entry"
         await home.async_block_till_done()
@@ -344,12 +346,39 @@ async def test_unknown_servers_are_tried_with_keep_alive(
         assert body.get("keep_alive") == (None if refuses else "10m")
 
 
+async def test_own_rules_take_the_place_of_keep_alive(
+    home: HomeAssistant, dialogs: Dialogs
+) -> None:
+    """A setting without effect is not offered, nor stored with another role."""
+    async with LlamaCppStandIn() as server:
+        await dialogs.start()
+        form = await dialogs.fill_in(llm_base_url=server.url)
+        assert form["description_placeholders"]["server"] == "llama.cpp"
+        assert "llm_keep_alive" not in fields(form)
+        assert "own_rules" in fields(form)
+        result = await dialogs.fill_in(
+            llm_model="local-model",
+            own_rules=True,
+            external_llm={},
+            embedding={
+                "embedding_model": "local-embedding",
+                "embedding_keep_alive": "5m",
+            },
+        )
+        assert result["type"] == "create_entry"
+        await home.async_block_till_done()
+        (entry,) = home.config_entries.async_entries(DOMAIN)
+        stored = [set(subentry.data) for subentry in entry.subentries.values()]
+        assert not any("keep_alive" in key for keys in stored for key in keys)
+        assert not any("own_rules" in keys for keys in stored)
+
+
 async def test_a_cloud_is_not_offered_keep_alive(
     home: HomeAssistant, dialogs: Dialogs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The setting would have no effect there."""
     async with OpenAIStandIn() as server:
-        for module in ("config_flow", "servers.detect", "servers.factory"):
+        for module in ("servers.detect", "servers.factory"):
             path = f"custom_components.home_agent.{module}.is_cloud"
             monkeypatch.setattr(path, lambda url: True)
         await dialogs.start()
@@ -511,6 +540,7 @@ async def test_add_and_change_a_conversation_agent(
         "llm_stream": False,
         "max_history": 5,
         "llm_idle_timeout": 60,
+        "llm_warm_up": False,
     }
     result = await dialogs.fill_in(**values, advanced=advanced)
     assert result["type"] == "create_entry"

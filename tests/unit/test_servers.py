@@ -16,6 +16,7 @@ from custom_components.home_agent.keep_alive import KeepAlive
 from custom_components.home_agent.servers.base import (
     Capability,
     Connection,
+    Means,
     ModelServer,
     ServerKind,
     collect,
@@ -36,7 +37,14 @@ from custom_components.home_agent.servers.messages import (
     ChatRequest,
     ToolCall,
 )
-from tests.servers import OllamaStandIn, OpenAIStandIn, Reply, StandInModel, ToolUse
+from tests.servers import (
+    ManualClock,
+    OllamaStandIn,
+    OpenAIStandIn,
+    Reply,
+    StandInModel,
+    ToolUse,
+)
 from tests.servers.stand_in import Fault, StandIn
 
 HELLO: list[ChatMessage] = [{"role": "user", "content": "Hello"}]
@@ -334,9 +342,8 @@ async def test_load_see_unload_on_ollama(
 ) -> None:
     """With the chat's num_ctx; embedding models in their own way."""
     server = await server_of(hass, ollama)
-    assert server.honors_keep_alive
     await server.load("llama3.2:3b", FIVE_MINUTES, num_ctx=8192)
-    await server.load("nomic-embed-text", KeepAlive.parse("-1"))
+    await server.load("nomic-embed-text", KeepAlive.parse("-1"), embedding=True)
     await server.chat(request(num_ctx=8192))
     assert ollama.memory.loads == ["llama3.2:3b", "nomic-embed-text:latest"]
     loaded = {model.name: model for model in await server.loaded_models() or ()}
@@ -346,6 +353,8 @@ async def test_load_see_unload_on_ollama(
         seconds=5
     )
     assert (llama.context_length, nomic.expires_at) == (8192, None)
+    assert (llama.forever, nomic.forever) == (False, True)
+    assert server.is_model("nomic-embed-text", nomic)
     assert llama.size_bytes == llama.vram_bytes == 2 * 2**30
     await server.unload("llama3.2:3b")
     await server.unload("nomic-embed-text")
@@ -365,16 +374,54 @@ async def test_ollamas_cloud_models_get_no_keep_alive(hass: HomeAssistant) -> No
     assert not any("keep_alive" in body for body in stand_in.sent("/api/chat"))
 
 
-async def test_other_servers_cannot_be_steered(
+async def test_two_names_of_one_file(hass: HomeAssistant) -> None:
+    """The list has the name that the model was loaded by."""
+
+    class Alias(StandInModel):
+        digest = "ab" * 32
+
+    async with OllamaStandIn([Alias("a"), Alias("b"), StandInModel("c")]) as stand_in:
+        server = await server_of(hass, stand_in)
+        await server.check()
+        await server.load("a", FIVE_MINUTES)
+        (loaded,) = await server.loaded_models() or ()
+    assert server.is_model("b", loaded)
+    assert not server.is_model("c", loaded)
+
+
+async def test_a_server_whose_clock_is_wrong(
+    hass: HomeAssistant, ollama: OllamaStandIn, clock: ManualClock
+) -> None:
+    """Times are told by our own clock; a past one means that it is busy."""
+    clock.advance(-3 * 3600)
+    server = await server_of(hass, ollama)
+    await server.load("llama3.2:3b", FIVE_MINUTES)
+    (model,) = await server.loaded_models() or ()
+    assert model.expires_at
+    left = model.expires_at - dt_util.utcnow()
+    assert abs(left - timedelta(minutes=5)) < timedelta(seconds=5)
+    assert not model.is_busy
+    resident = ollama.loaded("llama3.2:3b")
+    assert resident
+    resident.expires_at -= 600
+    (model,) = await server.loaded_models() or ()
+    assert model.is_busy
+
+
+async def test_an_unknown_server_is_asked_a_token(
     hass: HomeAssistant, openai: OpenAIStandIn
 ) -> None:
-    """And they say so."""
+    """It loads what it must; more is not known of it."""
     server = await server_of(hass, openai)
-    assert not server.honors_keep_alive
+    assert server.means is Means.WARM
     assert await server.loaded_models() is None
-    for call in (server.load("x", FIVE_MINUTES), server.unload("x")):
-        with pytest.raises(NotSupported):
-            await call
+    await server.load("local-model", FIVE_MINUTES)
+    await server.load("local-embedding", FIVE_MINUTES, embedding=True)
+    (chat,) = openai.sent("/v1/chat/completions")
+    assert (chat["max_tokens"], chat["keep_alive"]) == (1, "5m")
+    assert openai.sent("/v1/embeddings")[0]["keep_alive"] == "5m"
+    with pytest.raises(NotSupported):
+        await server.unload("x")
 
 
 async def test_a_field_is_refused_once(hass: HomeAssistant) -> None:
@@ -487,6 +534,7 @@ def tags(digest: str = "ab" * 32, size: int = 1) -> dict[str, Any]:
 
 VERSION = {"version": "0.12.0"}
 OLLAMA = {"/api/version": VERSION, "/api/tags": tags()}
+UNKNOWN = ServerKind.OPENAI_COMPATIBLE
 
 
 @pytest.mark.parametrize(
@@ -507,28 +555,42 @@ async def test_ollama_is_found(probe: Any, answers: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("answers", "name"),
+    ("answers", "kind"),
     [
-        ({"/v1/models": v1_models("vllm")}, "vLLM"),
-        ({"/v1/models": v1_models("llamacpp")}, "llama.cpp"),
-        ({**OLLAMA, "/v1/models": v1_models("llamacpp")}, "llama.cpp"),
-        ({**OLLAMA, "/v1/models": v1_models("docker")}, "Docker Model Runner"),
-        ({**OLLAMA, "/v1/models": v1_models("lemonade")}, "Lemonade"),
+        ({"/v1/models": v1_models("vllm"), "/version": VERSION}, ServerKind.VLLM),
+        ({"/v1/models": v1_models("x"), "/version": VERSION}, UNKNOWN),
+        ({"/v1/models": v1_models("llamacpp")}, ServerKind.LLAMA_CPP),
+        ({**OLLAMA, "/v1/models": v1_models("llamacpp")}, ServerKind.LLAMA_CPP),
+        (
+            {"/v1/models": v1_models("x"), "/props": {"role": "router"}},
+            ServerKind.LLAMA_CPP_ROUTER,
+        ),
+        (
+            {**OLLAMA, "/v1/models": v1_models("docker"), "/engines/ps": []},
+            ServerKind.DOCKER_MODEL_RUNNER,
+        ),
+        ({"/v1/models": v1_models("x"), "/engines/ps": []}, UNKNOWN),
+        ({**OLLAMA, "/v1/models": v1_models("lemonade")}, ServerKind.LEMONADE),
         (
             {
                 **OLLAMA,
                 "/api/version": {**VERSION, "commit": "x", "build_date": "y"},
                 "/v1/models": v1_models("llama-swap"),
             },
-            "llama-swap",
+            ServerKind.LLAMA_SWAP,
+        ),
+        (
+            {**OLLAMA, "/running": {"running": []}, "/v1/models": v1_models("docker")},
+            ServerKind.LLAMA_SWAP,
         ),
         (
             {
                 **OLLAMA,
                 "/api/extra/version": {"result": "KoboldCpp", "version": "1"},
+                "/props": {"default_generation_settings": {}},
                 "/v1/models": v1_models("koboldcpp"),
             },
-            "KoboldCpp",
+            ServerKind.KOBOLDCPP,
         ),
         (
             {
@@ -536,7 +598,14 @@ async def test_ollama_is_found(probe: Any, answers: Any) -> None:
                 "/.well-known/localai.json": {"version": "1", "endpoints": {}},
                 "/v1/models": {"data": [{"id": "m"}]},
             },
-            None,
+            ServerKind.LOCALAI,
+        ),
+        (
+            {
+                "/v1/models": v1_models("tabbyAPI"),
+                "/.well-known/serviceinfo": {"software": {"name": "TabbyAPI"}},
+            },
+            ServerKind.TABBYAPI,
         ),
         (
             {
@@ -544,7 +613,7 @@ async def test_ollama_is_found(probe: Any, answers: Any) -> None:
                 "/api/tags": tags(f"sha256:{'ab' * 32}"),
                 "/v1/models": {"data": []},
             },
-            None,
+            UNKNOWN,
         ),
         (
             {
@@ -552,22 +621,32 @@ async def test_ollama_is_found(probe: Any, answers: Any) -> None:
                 "/api/tags": tags("0" * 64),
                 "/v1/models": {"data": []},
             },
-            None,
+            UNKNOWN,
         ),
         (
             {"/api/version": VERSION, "/api/tags": tags(), "/v1/models": v1_models("x")}
             | {"/api/extra/version": {"result": "KoboldCpp"}},
-            None,
+            ServerKind.KOBOLDCPP,
         ),
     ],
 )
 async def test_look_alikes_are_not_ollama(
-    probe: Any, answers: Any, name: str | None
+    probe: Any, answers: Any, kind: ServerKind
 ) -> None:
     """Half a dozen servers answer some of its paths."""
     detected = await probe(answers)
-    assert detected.kind is ServerKind.OPENAI_COMPATIBLE
-    assert name is None or detected.name == name
+    assert detected.kind is kind
+    known = kind is not UNKNOWN
+    assert detected.name.startswith("127.0.0.1") is not known
+
+
+async def test_lite_llm_is_known_by_its_headers(hass: HomeAssistant) -> None:
+    """It lists the models of others, with their owners."""
+    headers = {"X-LiteLLM-Version": "1.80"}
+    body = json.dumps(v1_models("vllm"))
+    async with raw_server("application/json", body, 200, headers) as url:
+        found = await detect(async_get_clientsession(hass), Connection(url))
+    assert found == Detected(ServerKind.LITELLM, "LiteLLM")
 
 
 async def test_lm_studio_answers_every_path(probe: Any) -> None:
@@ -575,7 +654,7 @@ async def test_lm_studio_answers_every_path(probe: Any) -> None:
     default = (200, '{"error": "Unexpected endpoint or method."}')
     answers = {"/v1/models": v1_models("organization_owner")}
     detected = await probe(answers, default)
-    assert detected == Detected(ServerKind.OPENAI_COMPATIBLE, "LM Studio")
+    assert detected == Detected(ServerKind.LM_STUDIO, "LM Studio")
     with pytest.raises(UnknownServer):
         await probe({}, default)
 

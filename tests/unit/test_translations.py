@@ -14,6 +14,7 @@ from custom_components.home_agent import forms
 from custom_components.home_agent.role import Role
 from custom_components.home_agent.servers import errors
 from custom_components.home_agent.servers.base import ServerKind
+from custom_components.home_agent.servers.factory import takes_keep_alive
 
 FOLDER = Path(custom_components.home_agent.__file__).parent
 TEXTS: dict[str, Any] = json.loads((FOLDER / "translations/en.json").read_text())
@@ -72,7 +73,7 @@ def test_fields_have_labels_and_descriptions(role: Role) -> None:
         Role.EMBEDDING: "embedding",
     }[role]
     steps = TEXTS["config_subentries"][kind]["step"]
-    fields = forms.model_fields(role, [], required=True, keep_alive=True)
+    fields = forms.model_fields(role, [], required=True, kind=ServerKind.OLLAMA)
     if role is Role.EXTERNAL_LLM:
         fields |= forms.external_llm_fields(ServerKind.OLLAMA)
     elif role is Role.EMBEDDING:
@@ -95,6 +96,17 @@ def test_fields_have_labels_and_descriptions(role: Role) -> None:
         role.key("keep_alive"),
     }
     assert section["data"].keys() == section["data_description"].keys() == expected
+
+
+def test_every_kind_of_server_has_its_words() -> None:
+    """Its name to choose, and its own rules where keep_alive has no effect."""
+    selectors = TEXTS["selector"]
+    kinds = set(ServerKind) - {ServerKind.CLOUD}
+    assert selectors["server_kind"]["options"].keys() == {"automatic"} | kinds
+    rules = {key for key in selectors if key.startswith("own_rules_")}
+    assert rules == {
+        f"own_rules_{kind}" for kind in ServerKind if not takes_keep_alive(kind)
+    }
 
 
 def test_keep_alive_says_what_it_is() -> None:

@@ -5,8 +5,8 @@ from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from datetime import datetime
-from enum import StrEnum
-from typing import ClassVar
+from enum import Flag, StrEnum, auto
+from typing import ClassVar, Final
 
 import aiohttp
 
@@ -23,13 +23,44 @@ from .messages import (
     ToolCall,
 )
 
+# For a request that may first load a model: longer than the largest one takes.
+LOAD_TIMEOUT: Final = 900.0
+
 
 class ServerKind(StrEnum):
     """The kinds of server that are talked to in different ways."""
 
     OLLAMA = "ollama"
+    LM_STUDIO = "lm_studio"
+    LLAMA_CPP = "llama_cpp"
+    LLAMA_CPP_ROUTER = "llama_cpp_router"
+    LLAMA_SWAP = "llama_swap"
+    LOCALAI = "localai"
+    DOCKER_MODEL_RUNNER = "docker_model_runner"
+    LEMONADE = "lemonade"
+    VLLM = "vllm"
+    KOBOLDCPP = "koboldcpp"
+    TABBYAPI = "tabbyapi"
+    LITELLM = "litellm"
     OPENAI_COMPATIBLE = "openai_compatible"
     CLOUD = "cloud"
+
+
+class Means(Flag):
+    """What a kind of server lets its users do about a model's residency.
+
+    KEEP_ALIVE: each value of a keep_alive has its effect, by whatever means.
+    LIST: it tells which models are in memory. LOAD, UNLOAD: on request, and not
+    only because a question came in. WARM: questions may be asked that nobody
+    waits for, to load a model and to evaluate a prompt: they cost nothing.
+    """
+
+    NONE = 0
+    KEEP_ALIVE = auto()
+    LIST = auto()
+    LOAD = auto()
+    UNLOAD = auto()
+    WARM = auto()
 
 
 class Capability(StrEnum):
@@ -79,25 +110,31 @@ class ServerModel:
         return self.capabilities is None or capability in self.capabilities
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class LoadedModel:
-    """A model in a server's memory.
+    """A model in a server's memory; None is what the server does not tell.
 
-    expires_at None means for ever. While a request runs it is the time of the
-    end before, and may lie in the past (Ollama, server/sched.go).
+    Sizes are in bytes. expires_at is when the model leaves if nobody asks it; a
+    model that is forever never does. is_loading: not there yet, but on its way.
+    is_busy: it answers somebody.
     """
 
     name: str
-    size_bytes: int
-    vram_bytes: int
-    expires_at: datetime | None
-    context_length: int | None
+    digest: str | None = None
+    size_bytes: int | None = None
+    vram_bytes: int | None = None
+    expires_at: datetime | None = None
+    forever: bool = False
+    context_length: int | None = None
+    is_loading: bool = False
+    is_busy: bool = False
 
 
 class ModelServer(ABC):
     """A server of models."""
 
     kind: ClassVar[ServerKind]
+    means: ClassVar[Means]
 
     def __init__(self, session: aiohttp.ClientSession, connection: Connection) -> None:
         """Talk to the server of connection over session."""
@@ -108,11 +145,6 @@ class ModelServer(ABC):
             connection.all_headers(),
             connection.idle_timeout,
         )
-
-    @property
-    def honors_keep_alive(self) -> bool:
-        """Return whether a keep_alive is known to have an effect."""
-        return False
 
     @property
     def keep_alive_refused(self) -> bool:
@@ -160,18 +192,31 @@ class ModelServer(ABC):
     async def loaded_models(self) -> list[LoadedModel] | None:
         """Return the models in memory, None where the server does not tell."""
 
+    def is_model(self, name: str, loaded: LoadedModel) -> bool:
+        """Return whether a loaded model is the one that requests call name."""
+        return loaded.name == name
+
     @abstractmethod
     async def load(
-        self, model: str, keep_alive: KeepAlive, num_ctx: int | None = None
+        self,
+        model: str,
+        keep_alive: KeepAlive,
+        *,
+        num_ctx: int | None = None,
+        embedding: bool = False,
     ) -> None:
-        """Load a model and hold it for keep_alive.
+        """Load a model and hold it for keep_alive, if it is not loaded already.
 
-        Raise NotSupported where the server loads by rules of its own.
+        embedding says what the model is for. Raise NotSupported where a request
+        that nobody waits for may cost money.
         """
 
     @abstractmethod
     async def unload(self, model: str) -> None:
-        """Unload a model as soon as it is idle; NotSupported as for load."""
+        """Unload a model as soon as it is idle.
+
+        Raise NotSupported where the server has no such request.
+        """
 
 
 async def collect(deltas: AsyncGenerator[ChatDelta]) -> ChatAnswer:

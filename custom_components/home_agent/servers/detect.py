@@ -7,6 +7,7 @@ unload or import models on others.
 """
 
 import asyncio
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 import re
 from typing import Any, Final
@@ -26,21 +27,41 @@ from .http import HttpClient
 
 PROBE_TIMEOUT: Final = 5.0
 
-# What servers write into the field owned_by of /v1/models.
-_NAMES: Final = {
-    "docker": "Docker Model Runner",
-    "koboldcpp": "KoboldCpp",
-    "lemonade": "Lemonade",
-    "library": "Ollama, but only its /v1, where keep_alive has no effect,",
-    "llama-swap": "llama-swap",
-    "llamacpp": "llama.cpp",
-    "organization_owner": "LM Studio",
-    "tabbyAPI": "TabbyAPI",
-    "vllm": "vLLM",
+# What servers write into the field owned_by of /v1/models. A hint: it names the
+# servers that have no answer of their own, and tells look-alikes from Ollama.
+_OWNERS: Final = {
+    "docker": ServerKind.DOCKER_MODEL_RUNNER,
+    "koboldcpp": ServerKind.KOBOLDCPP,
+    "lemonade": ServerKind.LEMONADE,
+    "llama-swap": ServerKind.LLAMA_SWAP,
+    "llamacpp": ServerKind.LLAMA_CPP,
+    "organization_owner": ServerKind.LM_STUDIO,
+    "tabbyAPI": ServerKind.TABBYAPI,
+    "vllm": ServerKind.VLLM,
 }
-# Owners that only Ollama itself has; any other in _NAMES is somebody else's.
+# What Ollama itself writes there.
 _OLLAMA_OWNER: Final = "library"
+_ONLY_V1: Final = "Ollama, but only its /v1, where keep_alive has no effect,"
+_NAMES: Final = {
+    ServerKind.DOCKER_MODEL_RUNNER: "Docker Model Runner",
+    ServerKind.KOBOLDCPP: "KoboldCpp",
+    ServerKind.LEMONADE: "Lemonade",
+    ServerKind.LITELLM: "LiteLLM",
+    ServerKind.LLAMA_CPP: "llama.cpp",
+    ServerKind.LLAMA_CPP_ROUTER: "llama.cpp (router)",
+    ServerKind.LLAMA_SWAP: "llama-swap",
+    ServerKind.LM_STUDIO: "LM Studio",
+    ServerKind.LOCALAI: "LocalAI",
+    ServerKind.OLLAMA: "Ollama",
+    ServerKind.TABBYAPI: "TabbyAPI",
+    ServerKind.VLLM: "vLLM",
+}
 _DIGEST: Final = re.compile(r"(?!0{64})[0-9a-f]{64}")
+
+
+def server_name(kind: ServerKind, url: str) -> str:
+    """Return what to call a server of a kind."""
+    return _NAMES.get(kind) or shown_host(url)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,37 +84,122 @@ async def detect(session: aiohttp.ClientSession, connection: Connection) -> Dete
         return Detected(ServerKind.CLOUD, shown_host(url))
     http = HttpClient(session, url, connection.all_headers(), PROBE_TIMEOUT)
     probe = _Probe(http, server_root(url))
-    version, tags, models = await asyncio.gather(
+    version, tags, (models, headers) = await asyncio.gather(
         probe.get("/api/version"),
         probe.get("/api/tags"),
-        probe.get_url(f"{openai_base(url)}/models"),
+        probe.get_with_headers(f"{openai_base(url)}/models"),
     )
     owners = _owners(models)
-    if await _is_ollama(probe, version, tags, owners):
+    if _may_be_ollama(version, tags, owners) and await _is_ollama(probe, tags):
         return Detected(ServerKind.OLLAMA, "Ollama", version["version"])
-    if isinstance(models, dict) and isinstance(models.get("data"), list):
-        name = next((_NAMES[o] for o in owners if o in _NAMES), shown_host(url))
-        return Detected(ServerKind.OPENAI_COMPATIBLE, name)
-    raise _why_nothing(probe, http.host)
+    if not (isinstance(models, dict) and isinstance(models.get("data"), list)):
+        raise _why_nothing(probe, http.host)
+    kind = await _kind_of_openai(probe, owners, headers)
+    name = server_name(kind, url)
+    if kind is ServerKind.OPENAI_COMPATIBLE and _OLLAMA_OWNER in owners:
+        name = _ONLY_V1
+    return Detected(kind, name)
 
 
-async def _is_ollama(probe: _Probe, version: Any, tags: Any, owners: set[str]) -> bool:
-    """Return whether the answers are those of Ollama and not of a look-alike."""
-    if not isinstance(version, dict) or set(version) != {"version"}:
-        return False
-    if not isinstance(tags, dict) or owners & (_NAMES.keys() - {_OLLAMA_OWNER}):
-        return False
+def _may_be_ollama(version: Any, tags: Any, owners: set[str]) -> bool:
+    """Return whether the answers could be Ollama's; llama-swap's has more keys."""
+    return (
+        isinstance(version, dict)
+        and set(version) == {"version"}
+        and isinstance(tags, dict)
+        and not owners & _OWNERS.keys()
+    )
+
+
+async def _is_ollama(probe: _Probe, tags: Any) -> bool:
+    """Return whether the lists are those of Ollama and not of a look-alike."""
     kobold, local_ai = await asyncio.gather(
         probe.get("/api/extra/version"), probe.get("/.well-known/localai.json")
     )
-    if isinstance(kobold, dict) and "result" in kobold:
-        return False
-    if isinstance(local_ai, dict) and "endpoints" in local_ai:
+    if _is_koboldcpp(kobold) or _is_localai(local_ai):
         return False
     if models := tags.get("models"):
         return isinstance(models, list) and all(map(_is_ollama_model, models))
     # No model yet whose digest could tell: Ollama's own greeting must.
     return await probe.text("/") == "Ollama is running"
+
+
+async def _kind_of_openai(
+    probe: _Probe, owners: set[str], headers: Mapping[str, str]
+) -> ServerKind:
+    """Return the kind of a server that has an OpenAI-compatible API.
+
+    By its own answers first: who owns the models is a hint, and a proxy passes
+    on the owners behind it.
+    """
+    if any(header.lower().startswith("x-litellm-") for header in headers):
+        return ServerKind.LITELLM
+    answers = await asyncio.gather(*(probe.get(path) for path, _, _ in _SIGNS))
+    for answer, (_, is_its, kind) in zip(answers, _SIGNS, strict=True):
+        if is_its(answer) and (kind not in _NEEDS_OWNER or _owner_of(kind) & owners):
+            return kind
+    return next(
+        (_OWNERS[owner] for owner in sorted(owners) if owner in _OWNERS),
+        ServerKind.OPENAI_COMPATIBLE,
+    )
+
+
+def _has(*keys: str) -> Callable[[Any], bool]:
+    """Return a test for a JSON object with these keys."""
+    return lambda answer: isinstance(answer, dict) and all(k in answer for k in keys)
+
+
+def _has_entry_with(key: str, *marks: str) -> Callable[[Any], bool]:
+    """Return a test for a list at key whose first entry has the marks."""
+
+    def test(answer: Any) -> bool:
+        items = answer.get(key) if isinstance(answer, dict) else None
+        if not isinstance(items, list) or not items:
+            return False
+        return isinstance(items[0], dict) and all(m in items[0] for m in marks)
+
+    return test
+
+
+_is_koboldcpp = _has("result")
+_is_localai = _has("version", "endpoints")
+# What only one server answers, at which path; the first that fits is it.
+_SIGNS: Final[tuple[tuple[str, Callable[[Any], bool], ServerKind], ...]] = (
+    ("/api/extra/version", _is_koboldcpp, ServerKind.KOBOLDCPP),
+    ("/.well-known/localai.json", _is_localai, ServerKind.LOCALAI),
+    (
+        "/api/v1/models",
+        _has_entry_with("models", "key", "loaded_instances"),
+        ServerKind.LM_STUDIO,
+    ),
+    (
+        "/api/v0/models",
+        _has_entry_with("data", "state", "compatibility_type"),
+        ServerKind.LM_STUDIO,
+    ),
+    ("/running", _has("running"), ServerKind.LLAMA_SWAP),
+    (
+        "/engines/ps",
+        lambda answer: isinstance(answer, list),
+        ServerKind.DOCKER_MODEL_RUNNER,
+    ),
+    ("/v1/health", _has("all_models_loaded"), ServerKind.LEMONADE),
+    ("/.well-known/serviceinfo", _has("software"), ServerKind.TABBYAPI),
+    (
+        "/props",
+        lambda answer: isinstance(answer, dict) and answer.get("role") == "router",
+        ServerKind.LLAMA_CPP_ROUTER,
+    ),
+    ("/props", _has("default_generation_settings"), ServerKind.LLAMA_CPP),
+    ("/version", _has("version"), ServerKind.VLLM),
+)
+# Their answers alone are no proof: others have such paths too.
+_NEEDS_OWNER: Final = {ServerKind.DOCKER_MODEL_RUNNER, ServerKind.VLLM}
+
+
+def _owner_of(kind: ServerKind) -> set[str]:
+    """Return what a kind of server writes into owned_by."""
+    return {owner for owner, owned in _OWNERS.items() if owned is kind}
 
 
 def _is_ollama_model(model: Any) -> bool:
@@ -142,15 +248,17 @@ class _Probe:
 
     async def get(self, path: str) -> Any:
         """Return the JSON at a path below the root, None if there is none."""
-        return await self.get_url(self._root + path)
+        answer, _ = await self.get_with_headers(self._root + path)
+        return answer
 
-    async def get_url(self, url: str) -> Any:
-        """Return the JSON at an address, None if there is none."""
+    async def get_with_headers(self, url: str) -> tuple[Any, Mapping[str, str]]:
+        """Return the JSON at an address, None if there is none, and the headers."""
         try:
-            return await self._http.get(url, PROBE_TIMEOUT)
+            async with self._http.request("GET", url, timeout=PROBE_TIMEOUT) as answer:
+                return await self._http.read_json(answer), answer.headers
         except ModelServerError as err:
             self.errors.append(err)
-            return None
+            return None, {}
 
     async def text(self, path: str) -> str | None:
         """Return the text at a path, None if there is none."""

@@ -6,16 +6,48 @@ from typing import Final
 import aiohttp
 
 from .address import is_cloud
-from .base import Connection, ModelServer, ServerKind
+from .base import Connection, Means, ModelServer, ServerKind
 from .detect import detect
+from .docker_model_runner import DockerModelRunner
+from .llama_cpp import LlamaCppRouter, LlamaCppServer
+from .lm_studio import LMStudioServer
+from .loading import LemonadeServer, LlamaSwapServer, LocalAIServer
 from .ollama import OllamaServer
 from .openai_compatible import CloudServer, OpenAICompatibleServer
+from .own_rules import KoboldCppServer, LiteLLMServer, TabbyAPIServer, VLLMServer
 
 _CLASSES: Final[dict[ServerKind, type[ModelServer]]] = {
-    ServerKind.OLLAMA: OllamaServer,
-    ServerKind.OPENAI_COMPATIBLE: OpenAICompatibleServer,
-    ServerKind.CLOUD: CloudServer,
+    server.kind: server
+    for server in (
+        CloudServer,
+        DockerModelRunner,
+        KoboldCppServer,
+        LMStudioServer,
+        LemonadeServer,
+        LiteLLMServer,
+        LlamaCppRouter,
+        LlamaCppServer,
+        LlamaSwapServer,
+        LocalAIServer,
+        OllamaServer,
+        OpenAICompatibleServer,
+        TabbyAPIServer,
+        VLLMServer,
+    )
 }
+
+
+def means_of(kind: ServerKind) -> Means:
+    """Return what a kind of server lets its users do about residency."""
+    return _CLASSES[kind].means
+
+
+def takes_keep_alive(kind: ServerKind) -> bool:
+    """Return whether to offer the setting for a kind of server.
+
+    It takes effect, or it is sent to an unknown server that may understand it.
+    """
+    return kind is ServerKind.OPENAI_COMPATIBLE or Means.KEEP_ALIVE in means_of(kind)
 
 
 async def connect(

@@ -59,12 +59,21 @@ class HttpClient:
     async def get(self, url: str, timeout: float = SHORT_TIMEOUT) -> Any:
         """Return the JSON at url."""
         async with self.request("GET", url, timeout=timeout) as response:
-            return await self._read_json(response)
+            return await self.read_json(response)
 
-    async def post(self, url: str, body: Mapping[str, Any]) -> Any:
+    async def post(
+        self,
+        url: str,
+        body: Mapping[str, Any],
+        *,
+        timeout: float | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> Any:
         """Send JSON and return the JSON of the answer."""
-        async with self.request("POST", url, body) as response:
-            return await self._read_json(response)
+        async with self.request(
+            "POST", url, body, timeout=timeout, headers=headers
+        ) as response:
+            return await self.read_json(response)
 
     async def post_lines(
         self, url: str, body: Mapping[str, Any]
@@ -85,14 +94,17 @@ class HttpClient:
         body: Mapping[str, Any] | None = None,
         *,
         timeout: float | None = None,
+        headers: Mapping[str, str] | None = None,
     ) -> AsyncIterator[aiohttp.ClientResponse]:
         """Send a request; raise a ModelServerError for every way it can fail.
 
-        timeout, in seconds, takes the place of the idle timeout.
+        timeout, in seconds, takes the place of the idle timeout; headers go
+        with this request beside those of all.
         """
         idle = self._idle_timeout if timeout is None else timeout
+        more = headers or {}
         try:
-            async with await self._send(method, url, body, idle) as response:
+            async with await self._send(method, url, body, idle, more) as response:
                 if response.status >= 300:
                     raise await self._refusal(response)
                 yield response
@@ -107,7 +119,12 @@ class HttpClient:
             raise ConnectionLost(self.host, detail) from err
 
     async def _send(
-        self, method: str, url: str, body: Mapping[str, Any] | None, idle: float
+        self,
+        method: str,
+        url: str,
+        body: Mapping[str, Any] | None,
+        idle: float,
+        headers: Mapping[str, str],
     ) -> aiohttp.ClientResponse:
         """Return the head of an answer.
 
@@ -121,7 +138,11 @@ class HttpClient:
                 method,
                 url,
                 data=None if body is None else json_bytes(body),
-                headers={"Content-Type": "application/json", **self._headers},
+                headers={
+                    "Content-Type": "application/json",
+                    **self._headers,
+                    **headers,
+                },
                 timeout=aiohttp.ClientTimeout(
                     total=None, sock_connect=CONNECT_TIMEOUT, sock_read=idle
                 ),
@@ -138,10 +159,11 @@ class HttpClient:
         """Return the error that a server reported inside an answer."""
         return ModelServerError(self.host, self._redact(detail))
 
-    async def _read_json(self, response: aiohttp.ClientResponse) -> Any:
-        """Return the whole answer as JSON."""
+    async def read_json(self, response: aiohttp.ClientResponse) -> Any:
+        """Return the whole answer as JSON, None where it is empty."""
         try:
-            return json_loads(await response.read())
+            body = await response.read()
+            return json_loads(body) if body.strip() else None
         except JSON_DECODE_EXCEPTIONS as err:
             raise ModelServerError(
                 self.host, "the answer is not JSON", status=response.status

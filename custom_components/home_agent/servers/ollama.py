@@ -4,15 +4,27 @@ import asyncio
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from datetime import datetime, timedelta
+from email.utils import parsedate_to_datetime
 from typing import Any, Final, override
 
+import aiohttp
 from homeassistant.util import dt as dt_util
 from homeassistant.util.json import JSON_DECODE_EXCEPTIONS, json_loads
 
 from ..keep_alive import KeepAlive
 from .address import server_root
-from .base import Capability, LoadedModel, ModelServer, ServerKind, ServerModel
-from .errors import ConnectionLost, RequestRefused
+from .base import (
+    LOAD_TIMEOUT,
+    Capability,
+    Connection,
+    LoadedModel,
+    Means,
+    ModelServer,
+    ServerKind,
+    ServerModel,
+)
+from .errors import ConnectionLost
+from .http import SHORT_TIMEOUT
 from .messages import (
     ChatAnswer,
     ChatDelta,
@@ -36,18 +48,20 @@ _CLOUD_SUFFIXES: Final = (":cloud", "-cloud")
 # "For ever" is some 292 years from now (server/sched.go).
 _FOREVER: Final = timedelta(days=20 * 365)
 _PARALLEL_SHOWS: Final = 4
+# The header Date has whole seconds, and an answer takes its time.
+_SAME_TIME: Final = timedelta(seconds=3)
 
 
 class OllamaServer(ModelServer):
     """An Ollama; an address with /v1 at its end is the same server."""
 
     kind = ServerKind.OLLAMA
+    means = Means.KEEP_ALIVE | Means.LIST | Means.LOAD | Means.UNLOAD | Means.WARM
 
-    @property
-    @override
-    def honors_keep_alive(self) -> bool:
-        """Return whether a keep_alive is known to have an effect."""
-        return self.may_send_keep_alive("")
+    def __init__(self, session: aiohttp.ClientSession, connection: Connection) -> None:
+        """Talk to the server of connection over session."""
+        super().__init__(session, connection)
+        self._digests: dict[str, str] = {}
 
     @override
     def may_send_keep_alive(self, model: str) -> bool:
@@ -130,7 +144,7 @@ class OllamaServer(ModelServer):
     @override
     async def check(self) -> None:
         """Raise a ModelServerError if the server is away or refuses the key."""
-        await self.http.get(self._url("tags"))
+        await self._tags()
 
     @override
     async def list_models(self) -> list[ServerModel]:
@@ -138,7 +152,7 @@ class OllamaServer(ModelServer):
 
         Ollama lists their capabilities from 0.30 on; before, each is asked for.
         """
-        tags = await self.http.get(self._url("tags"))
+        tags = await self._tags()
         limit = asyncio.Semaphore(_PARALLEL_SHOWS)
 
         async def with_capabilities(model: JsonObject) -> ServerModel:
@@ -148,37 +162,63 @@ class OllamaServer(ModelServer):
                     capabilities = await self._show_capabilities(model["name"])
             return ServerModel(model["name"], _capabilities(capabilities))
 
-        return await asyncio.gather(*map(with_capabilities, tags.get("models") or []))
+        return await asyncio.gather(*map(with_capabilities, tags))
 
     @override
     async def loaded_models(self) -> list[LoadedModel]:
-        """Return the models in memory."""
-        answer = await self.http.get(self._url("ps"))
-        return [_loaded_model(model) for model in answer.get("models") or []]
+        """Return the models in memory.
+
+        Times are the server's: its clock is taken from the answer's header.
+        """
+        async with self.http.request(
+            "GET", self._url("ps"), timeout=SHORT_TIMEOUT
+        ) as response:
+            answer = await self.http.read_json(response)
+            date = response.headers.get("Date")
+        now = dt_util.utcnow()
+        server_now = _http_date(date) or now
+        if abs(server_now - now) < _SAME_TIME:
+            server_now = now
+        return [
+            _loaded_model(model, now, server_now)
+            for model in answer.get("models") or []
+        ]
+
+    @override
+    def is_model(self, name: str, loaded: LoadedModel) -> bool:
+        """Return whether a loaded model is the one that requests call name.
+
+        Two names may stand for one file; the list then has the name that the
+        model was loaded by (server/sched.go: its key is the file).
+        """
+        if loaded.name in (name, f"{name}:latest"):
+            return True
+        digest = self._digests.get(name) or self._digests.get(f"{name}:latest")
+        return digest is not None and digest == loaded.digest
 
     @override
     async def load(
-        self, model: str, keep_alive: KeepAlive, num_ctx: int | None = None
+        self,
+        model: str,
+        keep_alive: KeepAlive,
+        *,
+        num_ctx: int | None = None,
+        embedding: bool = False,
     ) -> None:
-        """Load a model and hold it for keep_alive.
+        """Load a model and hold it for keep_alive, if it is not loaded already.
 
         num_ctx must be that of the chat requests: a different one would reload
-        the model. A model already loaded only gets the new keep_alive.
+        the model. A model already loaded only gets the new keep_alive. Hanging
+        up would end the load, so the timeout is long.
         """
-        body: JsonObject = {"model": model, "stream": False}
-        if num_ctx is not None:
-            body["options"] = {"num_ctx": num_ctx}
-        body |= self._residency(model, keep_alive)
-        try:
-            await self.http.post(self._url("generate"), body)
-        except RequestRefused as err:
-            if "does not support generate" not in err.detail:
-                raise
-            # Embedding models have no /api/generate but to unload them.
-            await self.http.post(
-                self._url("embed"),
-                {"model": model} | self._residency(model, keep_alive),
-            )
+        # Embedding models have no /api/generate but to unload them.
+        endpoint = "embed" if embedding else "generate"
+        body: JsonObject = {"model": model} | self._residency(model, keep_alive)
+        if not embedding:
+            body["stream"] = False
+            if num_ctx is not None:
+                body["options"] = {"num_ctx": num_ctx}
+        await self.http.post(self._url(endpoint), body, timeout=LOAD_TIMEOUT)
 
     @override
     async def unload(self, model: str) -> None:
@@ -228,6 +268,13 @@ class OllamaServer(ModelServer):
         if error := chunk.get("error"):
             raise self.http.error(str(error))
         return chunk
+
+    async def _tags(self) -> list[JsonObject]:
+        """Return the list of models, and remember what files they are."""
+        answer = await self.http.get(self._url("tags"))
+        models: list[JsonObject] = answer.get("models") or []
+        self._digests = {model["name"]: model.get("digest", "") for model in models}
+        return models
 
     async def _show_capabilities(self, model: str) -> list[str] | None:
         """Return what the server says a model can do, None before 0.6.4."""
@@ -295,14 +342,31 @@ def _stats(chunk: JsonObject) -> ChatStats:
     )
 
 
-def _loaded_model(model: JsonObject) -> LoadedModel:
-    """Return an entry of /api/ps."""
-    expires_at = datetime.fromisoformat(model["expires_at"])
-    forever = expires_at - dt_util.utcnow() > _FOREVER
+def _loaded_model(
+    model: JsonObject, now: datetime, server_now: datetime
+) -> LoadedModel:
+    """Return an entry of /api/ps, its time by our clock.
+
+    While a request runs the time is that of the end before, and may lie in the
+    past (server/sched.go).
+    """
+    left = datetime.fromisoformat(model["expires_at"]) - server_now
+    forever = left > _FOREVER
     return LoadedModel(
         name=model["name"],
-        size_bytes=model.get("size") or 0,
-        vram_bytes=model.get("size_vram") or 0,
-        expires_at=None if forever else expires_at,
+        digest=model.get("digest"),
+        size_bytes=model.get("size"),
+        vram_bytes=model.get("size_vram"),
+        expires_at=None if forever else now + left,
+        forever=forever,
         context_length=model.get("context_length"),
+        is_busy=left < timedelta(0),
     )
+
+
+def _http_date(text: str | None) -> datetime | None:
+    """Return the time of a header Date, None if there is none."""
+    try:
+        return parsedate_to_datetime(text or "")
+    except ValueError:
+        return None

@@ -1,7 +1,7 @@
 """Servers with an OpenAI-compatible API; the base for the next ones."""
 
-from collections.abc import AsyncGenerator, Sequence
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from contextlib import aclosing, asynccontextmanager
 from typing import Any, Final, override
 
 import aiohttp
@@ -10,7 +10,15 @@ from homeassistant.util.json import JSON_DECODE_EXCEPTIONS, json_loads
 
 from ..keep_alive import KeepAlive
 from .address import is_cloud, openai_base
-from .base import Connection, LoadedModel, ModelServer, ServerKind, ServerModel
+from .base import (
+    LOAD_TIMEOUT,
+    Connection,
+    LoadedModel,
+    Means,
+    ModelServer,
+    ServerKind,
+    ServerModel,
+)
 from .errors import ConnectionLost, NotSupported, RequestRefused
 from .http import error_text
 from .messages import (
@@ -37,6 +45,7 @@ class OpenAICompatibleServer(ModelServer):
     """
 
     kind = ServerKind.OPENAI_COMPATIBLE
+    means = Means.WARM
 
     def __init__(self, session: aiohttp.ClientSession, connection: Connection) -> None:
         """Talk to the server of connection over session."""
@@ -70,7 +79,7 @@ class OpenAICompatibleServer(ModelServer):
         parser = StreamParser()
         lines = self._post_lines("chat/completions", body)
         try:
-            async with aclosing(lines):
+            async with self._held(request.model, request.keep_alive), aclosing(lines):
                 async for line in lines:
                     if (data := self._event_data(line)) is None:
                         continue
@@ -91,7 +100,8 @@ class OpenAICompatibleServer(ModelServer):
     @override
     async def chat(self, request: ChatRequest) -> ChatAnswer:
         """Return the answer in one piece."""
-        answer = await self._post("chat/completions", self._chat_body(request))
+        async with self._held(request.model, request.keep_alive):
+            answer = await self._post("chat/completions", self._chat_body(request))
         if not (choices := answer.get("choices")):
             raise self.http.error(str(answer.get("error") or "no answer"))
         message = choices[0].get("message") or {}
@@ -120,7 +130,8 @@ class OpenAICompatibleServer(ModelServer):
         """Return one vector for each text, in the same order."""
         body: JsonObject = {"model": model, "input": list(texts)}
         body |= self._residency(model, keep_alive)
-        answer = await self._post("embeddings", body)
+        async with self._held(model, keep_alive):
+            answer = await self._post("embeddings", body)
         items = sorted(answer.get("data") or (), key=lambda item: item["index"])
         if len(items) != len(texts):
             raise self.http.error(f"{len(items)} vectors for {len(texts)} texts")
@@ -145,15 +156,39 @@ class OpenAICompatibleServer(ModelServer):
 
     @override
     async def load(
-        self, model: str, keep_alive: KeepAlive, num_ctx: int | None = None
+        self,
+        model: str,
+        keep_alive: KeepAlive,
+        *,
+        num_ctx: int | None = None,
+        embedding: bool = False,
     ) -> None:
-        """Raise NotSupported: the API has no such request."""
-        raise NotSupported(self.http.host)
+        """Ask the model for one token: the server loads it if it must."""
+        body: JsonObject = {"model": model, "input": ["."]}
+        endpoint = "embeddings"
+        if not embedding:
+            endpoint = "chat/completions"
+            message: ChatMessage = {"role": "user", "content": "."}
+            request = ChatRequest(model=model, messages=[message], max_tokens=1)
+            body = self._chat_body(request)
+        body |= self._residency(model, keep_alive)
+        async with self._held(model, keep_alive):
+            await self._post(endpoint, body, timeout=LOAD_TIMEOUT)
 
     @override
     async def unload(self, model: str) -> None:
         """Raise NotSupported: the API has no such request."""
         raise NotSupported(self.http.host)
+
+    @asynccontextmanager
+    async def _held(
+        self, model: str, keep_alive: KeepAlive | None
+    ) -> AsyncIterator[None]:
+        """Do before and after a request what a keep_alive needs beside it.
+
+        Nothing here; for servers that have requests of their own for it.
+        """
+        yield
 
     def _url(self, endpoint: str) -> str:
         """Return the address of an endpoint."""
@@ -186,11 +221,15 @@ class OpenAICompatibleServer(ModelServer):
         url = self.connection.url
         return is_cloud(url) and ("openai.com" in url or "azure.com" in url)
 
-    async def _post(self, endpoint: str, body: JsonObject) -> Any:
+    async def _post(
+        self, endpoint: str, body: JsonObject, timeout: float | None = None
+    ) -> Any:
         """Send JSON and return the answer, without the fields that are refused."""
         while True:
             try:
-                return await self.http.post(self._url(endpoint), self._trimmed(body))
+                return await self.http.post(
+                    self._url(endpoint), self._trimmed(body), timeout=timeout
+                )
             except RequestRefused as err:
                 if not self._learn_refusal(err, body):
                     raise
@@ -261,11 +300,24 @@ class CloudServer(OpenAICompatibleServer):
     """A known cloud: it has no models in memory to hold."""
 
     kind = ServerKind.CLOUD
+    means = Means.NONE
 
     @override
     def may_send_keep_alive(self, model: str) -> bool:
         """Return False: clouds refuse the field or have no use for it."""
         return False
+
+    @override
+    async def load(
+        self,
+        model: str,
+        keep_alive: KeepAlive,
+        *,
+        num_ctx: int | None = None,
+        embedding: bool = False,
+    ) -> None:
+        """Raise NotSupported: a request may cost money."""
+        raise NotSupported(self.http.host)
 
 
 def _message(message: ChatMessage) -> JsonObject:

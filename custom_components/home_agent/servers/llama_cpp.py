@@ -1,0 +1,111 @@
+"""llama.cpp's own server: with one model, or as a router of several."""
+
+import asyncio
+from typing import Any, Final, override
+
+from ..keep_alive import KeepAlive
+from .address import server_root
+from .base import LOAD_TIMEOUT, LoadedModel, Means, ServerKind
+from .errors import ModelServerError, RequestRefused
+from .own_rules import OwnRulesServer
+
+_POLL_SECONDS: Final = 0.5
+
+
+class LlamaCppServer(OwnRulesServer):
+    """One model, always loaded; --sleep-idle-seconds lets it sleep."""
+
+    kind = ServerKind.LLAMA_CPP
+    means = Means.WARM | Means.LIST
+
+    @override
+    def is_model(self, name: str, loaded: LoadedModel) -> bool:
+        """Return True: requests get the one model whatever they call it."""
+        return True
+
+    @override
+    async def loaded_models(self) -> list[LoadedModel]:
+        """Return the model, unless it sleeps.
+
+        A sleeping server has dropped weights and prompt cache until the next
+        request; /props does not wake it. While it starts it answers 503.
+        """
+        try:
+            props = await self.http.get(f"{server_root(self.connection.url)}/props")
+        except ModelServerError as err:
+            if err.status != 503:
+                raise
+            return [LoadedModel(name="", is_loading=True)]
+        if props.get("is_sleeping"):
+            return []
+        settings = props.get("default_generation_settings") or {}
+        return [
+            LoadedModel(
+                name=props.get("model_alias") or props.get("model_path") or "",
+                forever=True,
+                context_length=settings.get("n_ctx"),
+            )
+        ]
+
+
+class LlamaCppRouter(OwnRulesServer):
+    """llama.cpp as a router: it loads on demand, --models-max at a time."""
+
+    kind = ServerKind.LLAMA_CPP_ROUTER
+    means = Means.WARM | Means.LIST | Means.LOAD | Means.UNLOAD
+
+    @override
+    async def loaded_models(self) -> list[LoadedModel]:
+        """Return the models that are loaded or on their way."""
+        return [
+            LoadedModel(name=name, is_loading=value == "loading")
+            for name, value in (await self._states()).items()
+            if value in ("loaded", "loading")
+        ]
+
+    @override
+    async def load(
+        self,
+        model: str,
+        keep_alive: KeepAlive,
+        *,
+        num_ctx: int | None = None,
+        embedding: bool = False,
+    ) -> None:
+        """Load a model; return when it is loaded.
+
+        The router answers before that, so it is asked until it says so.
+        """
+        try:
+            await self.http.post(self._router_url("models/load"), {"model": model})
+        except RequestRefused as err:
+            if "already" not in err.detail:
+                raise
+        async with asyncio.timeout(LOAD_TIMEOUT):
+            state: str | None = "loading"
+            while state == "loading":
+                await asyncio.sleep(_POLL_SECONDS)
+                state = (await self._states()).get(model)
+        if state not in ("loaded", "sleeping"):
+            raise self.http.error(f"the model is {state} after loading it")
+
+    @override
+    async def unload(self, model: str) -> None:
+        """Unload a model."""
+        try:
+            await self.http.post(self._router_url("models/unload"), {"model": model})
+        except RequestRefused as err:
+            if "not running" not in err.detail:
+                raise
+
+    async def _states(self) -> dict[str, str]:
+        """Return what became of each model that the router knows."""
+        answer: Any = await self.http.get(self._router_url("models"))
+        return {
+            model["id"]: (model.get("status") or {}).get("value", "")
+            for model in answer.get("data") or ()
+        }
+
+    def _router_url(self, path: str) -> str:
+        """Return an address of the router's own API."""
+        return f"{server_root(self.connection.url)}/{path}"

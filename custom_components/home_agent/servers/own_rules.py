@@ -1,0 +1,62 @@
+"""Servers that keep their models by rules of their own, set where they run."""
+
+from typing import override
+
+from .base import LoadedModel, Means, ServerKind
+from .openai_compatible import CloudServer, OpenAICompatibleServer
+
+
+class OwnRulesServer(OpenAICompatibleServer):
+    """A server that ignores a keep_alive; so it gets none."""
+
+    means = Means.WARM
+
+    @override
+    def may_send_keep_alive(self, model: str) -> bool:
+        """Return False: the field has no effect."""
+        return False
+
+
+class VLLMServer(OwnRulesServer):
+    """vLLM: what it serves is always in memory."""
+
+    kind = ServerKind.VLLM
+    means = Means.WARM | Means.LIST
+
+    @override
+    async def loaded_models(self) -> list[LoadedModel]:
+        """Return the models that it serves.
+
+        max_model_len is vLLM's own addition to the list.
+        """
+        answer = await self.http.get(self._url("models"))
+        return [
+            LoadedModel(
+                name=model["id"],
+                forever=True,
+                context_length=model.get("max_model_len"),
+            )
+            for model in answer.get("data") or ()
+        ]
+
+
+class TabbyAPIServer(OwnRulesServer):
+    """TabbyAPI: one model, changed only with the operator's admin key."""
+
+    kind = ServerKind.TABBYAPI
+
+
+class KoboldCppServer(OwnRulesServer):
+    """KoboldCpp: one model, unloaded by --adminunloadtimeout if at all."""
+
+    kind = ServerKind.KOBOLDCPP
+
+
+class LiteLLMServer(CloudServer):
+    """LiteLLM: a proxy whose models may be anybody's, and may cost money.
+
+    It forwards unknown fields, and strict providers behind it then refuse the
+    whole request; drop_params does not help.
+    """
+
+    kind = ServerKind.LITELLM
