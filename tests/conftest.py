@@ -112,7 +112,8 @@ def subentry(kind: str, data: dict[str, Any], title: str = "") -> ConfigSubentry
 def make_entry(home: HomeAssistant) -> MakeEntry:
     """Return a function that sets up an entry with the given subentries.
 
-    Without a role's data there is no such subentry.
+    Without a role's data there is no such subentry. Nothing is loaded ahead
+    unless the data says so.
     """
 
     async def make(
@@ -125,16 +126,24 @@ def make_entry(home: HomeAssistant) -> MakeEntry:
     ) -> MockConfigEntry:
         subentries = []
         if external_llm is not None:
+            external_llm = {"external_llm_warm_up": False, **external_llm}
             external = subentry(SUBENTRY_EXTERNAL_LLM, external_llm)
             subentries.append({**external, "subentry_id": "external"})
             conversation = {"external_llms": ["external"], **(conversation or {})}
         if conversation is not None:
-            base = {"llm_model": "llama3.2:3b", "llm_hass_api": ["assist"]}
+            base = {
+                "llm_model": "llama3.2:3b",
+                "llm_hass_api": ["assist"],
+                "llm_warm_up": False,
+            }
             subentries.append(
                 subentry(SUBENTRY_CONVERSATION, base | conversation, "Agent")
             )
         if embedding is not None:
-            base = {"embedding_model": "nomic-embed-text"}
+            base = {
+                "embedding_model": "nomic-embed-text",
+                "embedding_warm_up": False,
+            }
             subentries.append(subentry(SUBENTRY_EMBEDDING, base | embedding))
         entry = MockConfigEntry(
             domain=DOMAIN,

@@ -3,9 +3,9 @@
 from pathlib import Path
 from typing import Any
 
-from homeassistant.config_entries import ConfigEntry
+from homeassistant.config_entries import ConfigEntry, ConfigSubentry
 from homeassistant.const import Platform
-from homeassistant.core import HomeAssistant
+from homeassistant.core import HomeAssistant, callback
 from homeassistant.exceptions import ConfigEntryAuthFailed, ConfigEntryNotReady
 from homeassistant.helpers import config_validation as cv, device_registry as dr
 from homeassistant.helpers.aiohttp_client import async_get_clientsession
@@ -13,15 +13,25 @@ from homeassistant.helpers.typing import ConfigType
 
 from .actions import async_setup_actions
 from .const import CONF_LLM_SERVER_KIND, DOMAIN, SUBENTRY_EMBEDDING
-from .data import HomeAgentConfigEntry, HomeAgentData, merged_config
-from .device import device_info
+from .coordinator import ServerCoordinator
+from .data import HomeAgentConfigEntry, HomeAgentData, merged_config, subentry_role
+from .device import device_info, server_device_info
 from .migration import async_migrate_from_version_1
+from .model_use import model_uses
+from .residency import ModelResidency
 from .role import Role, role_connection
+from .servers.address import server_root
 from .servers.errors import InvalidAuth, ModelServerError
 from .servers.factory import connect
 from .vector_db_manager import VectorDBManager, index_path
+from .warm_up import async_keep_warm
 
-PLATFORMS = [Platform.CONVERSATION]
+PLATFORMS = [
+    Platform.BUTTON,
+    Platform.CONVERSATION,
+    Platform.EVENT,
+    Platform.SENSOR,
+]
 
 CONFIG_SCHEMA = cv.config_entry_only_config_schema(DOMAIN)
 
@@ -29,6 +39,7 @@ CONFIG_SCHEMA = cv.config_entry_only_config_schema(DOMAIN)
 async def async_setup(hass: HomeAssistant, config: ConfigType) -> bool:
     """Register the actions."""
     async_setup_actions(hass)
+    await model_uses(hass).async_load()
     return True
 
 
@@ -36,11 +47,26 @@ async def async_setup_entry(hass: HomeAssistant, entry: HomeAgentConfigEntry) ->
     """Connect to the server and set up its model roles."""
     await _async_connect(hass, entry)
     entry.runtime_data = HomeAgentData()
-    device_registry = dr.async_get(hass)
     for subentry in entry.subentries.values():
+        _watch(hass, entry, subentry)
+    device_registry = dr.async_get(hass)
+    servers = {
+        root: device_registry.async_get_or_create(
+            config_entry_id=entry.entry_id, **server_device_info(entry, coordinator)
+        ).id
+        for root, coordinator in entry.runtime_data.coordinators.items()
+    }
+    for device in dr.async_entries_for_config_entry(device_registry, entry.entry_id):
+        # The device of a server that is used no more; a subentry's goes with it.
+        is_role = any(key in entry.subentries for _, key in device.identifiers)
+        if not is_role and device.id not in servers.values():
+            device_registry.async_remove_device(device.id)
+    for subentry in entry.subentries.values():
+        residency = entry.runtime_data.residencies[subentry.subentry_id]
         device_registry.async_get_or_create(
             config_entry_id=entry.entry_id,
             config_subentry_id=subentry.subentry_id,
+            via_device_id=servers[server_root(residency.coordinator.connection.url)],
             **device_info(entry, subentry),
         )
     for subentry in entry.get_subentries_of_type(SUBENTRY_EMBEDDING):
@@ -54,6 +80,8 @@ async def async_setup_entry(hass: HomeAssistant, entry: HomeAgentConfigEntry) ->
         entry.runtime_data.vector_db_managers[subentry.subentry_id] = manager
     await hass.config_entries.async_forward_entry_setups(entry, PLATFORMS)
     entry.async_on_unload(entry.add_update_listener(_async_reload))
+    for coordinator in entry.runtime_data.coordinators.values():
+        async_keep_warm(hass, entry, coordinator)
     return True
 
 
@@ -76,6 +104,23 @@ async def async_migrate_entry(hass: HomeAssistant, entry: ConfigEntry[Any]) -> b
     if entry.version == 1:
         async_migrate_from_version_1(hass, entry)
     return entry.version == 2
+
+
+@callback
+def _watch(
+    hass: HomeAssistant, entry: HomeAgentConfigEntry, subentry: ConfigSubentry
+) -> None:
+    """Make what knows the residency of a subentry's model."""
+    data = entry.runtime_data
+    connection = role_connection(
+        merged_config(entry, subentry), subentry_role(subentry)
+    )
+    root = server_root(connection.url)
+    if root not in data.coordinators:
+        data.coordinators[root] = ServerCoordinator(hass, entry, connection)
+    data.residencies[subentry.subentry_id] = ModelResidency(
+        hass, entry, subentry, data.coordinators[root]
+    )
 
 
 async def _async_connect(hass: HomeAssistant, entry: HomeAgentConfigEntry) -> None:

@@ -2,7 +2,7 @@
 
 from typing import Final, cast
 
-from homeassistant.const import ATTR_CONFIG_ENTRY_ID
+from homeassistant.const import ATTR_CONFIG_ENTRY_ID, ATTR_DEVICE_ID
 from homeassistant.core import (
     HomeAssistant,
     ServiceCall,
@@ -11,16 +11,23 @@ from homeassistant.core import (
     callback,
 )
 from homeassistant.exceptions import ServiceValidationError
-from homeassistant.helpers import config_validation as cv
+from homeassistant.helpers import config_validation as cv, device_registry as dr
 from homeassistant.helpers.service import async_get_config_entry
+from homeassistant.util.json import JsonValueType
 import probatio as vol
 
 from .const import DOMAIN
 from .data import HomeAgentConfigEntry
+from .keep_alive import InvalidKeepAlive, KeepAlive
+from .residency import ModelResidency
+from .servers.base import Means
 from .tools.search_entities import DEFAULT_LIMIT, MAX_LIMIT
 from .vector_db_manager import VectorDBManager
 
+SERVICE_LOAD_MODEL: Final = "load_model"
 SERVICE_SEARCH_ENTITIES: Final = "search_entities"
+SERVICE_UNLOAD_MODEL: Final = "unload_model"
+ATTR_KEEP_ALIVE: Final = "keep_alive"
 
 _SEARCH_ENTITIES_SCHEMA: Final = vol.Schema(
     {
@@ -33,6 +40,14 @@ _SEARCH_ENTITIES_SCHEMA: Final = vol.Schema(
 )
 
 
+_UNLOAD_MODEL_SCHEMA: Final = vol.Schema(
+    {vol.Optional(ATTR_DEVICE_ID): vol.All(cv.ensure_list, [cv.string])}
+)
+_LOAD_MODEL_SCHEMA: Final = _UNLOAD_MODEL_SCHEMA.extend(
+    {vol.Optional(ATTR_KEEP_ALIVE): vol.Any(str, int)}
+)
+
+
 @callback
 def async_setup_actions(hass: HomeAssistant) -> None:
     """Register the actions; they are there even while no entry is loaded."""
@@ -42,6 +57,19 @@ def async_setup_actions(hass: HomeAssistant) -> None:
         _async_search_entities,
         schema=_SEARCH_ENTITIES_SCHEMA,
         supports_response=SupportsResponse.ONLY,
+    )
+    hass.services.async_register(
+        DOMAIN,
+        SERVICE_LOAD_MODEL,
+        _async_load_model,
+        schema=_LOAD_MODEL_SCHEMA,
+        supports_response=SupportsResponse.OPTIONAL,
+    )
+    hass.services.async_register(
+        DOMAIN,
+        SERVICE_UNLOAD_MODEL,
+        _async_unload_model,
+        schema=_UNLOAD_MODEL_SCHEMA,
     )
 
 
@@ -83,3 +111,64 @@ def _manager(hass: HomeAssistant, entry_id: str | None) -> VectorDBManager:
     raise ServiceValidationError(
         translation_domain=DOMAIN, translation_key="no_embedding_model"
     )
+
+
+async def _async_load_model(call: ServiceCall) -> ServiceResponse:
+    """Load models, one after the other; return {"models": [...]} with the seconds.
+
+    Raise ServiceValidationError for a keep_alive that no server understands and
+    for a device that is no model of ours, a ModelServerError if a server fails.
+    """
+    keep_alive = None
+    if (value := call.data.get(ATTR_KEEP_ALIVE)) is not None:
+        try:
+            keep_alive = KeepAlive.parse(value)
+        except InvalidKeepAlive as err:
+            raise ServiceValidationError(
+                translation_domain=DOMAIN,
+                translation_key="invalid_keep_alive",
+                translation_placeholders={"value": str(value)},
+            ) from err
+    loaded: list[JsonValueType] = []
+    for residency in _residencies(call, Means.WARM):
+        seconds = await residency.async_load(keep_alive)
+        loaded.append({"model": residency.role.model, "seconds": round(seconds, 3)})
+    return {"models": loaded}
+
+
+async def _async_unload_model(call: ServiceCall) -> None:
+    """Unload models; raise as for loading."""
+    for residency in _residencies(call, Means.UNLOAD):
+        await residency.async_unload()
+
+
+@callback
+def _residencies(call: ServiceCall, means: Means) -> list[ModelResidency]:
+    """Return the residencies that a call is about.
+
+    Those of its devices; without any, all whose servers have the means.
+    """
+    entries: list[HomeAgentConfigEntry] = call.hass.config_entries.async_loaded_entries(
+        DOMAIN
+    )
+    by_subentry = {
+        subentry_id: residency
+        for entry in entries
+        for subentry_id, residency in entry.runtime_data.residencies.items()
+    }
+    if (device_ids := call.data.get(ATTR_DEVICE_ID)) is None:
+        return [item for item in by_subentry.values() if means in item.means]
+    found = []
+    registry = dr.async_get(call.hass)
+    for device_id in device_ids:
+        device = registry.async_get(device_id)
+        identifiers = device.identifiers if device else set()
+        ours = [by_subentry[key] for _, key in identifiers if key in by_subentry]
+        if not ours:
+            raise ServiceValidationError(
+                translation_domain=DOMAIN,
+                translation_key="no_model_device",
+                translation_placeholders={"device": device_id},
+            )
+        found += ours
+    return found

@@ -1,7 +1,7 @@
 """The agent: one turn of conversation with the primary LLM."""
 
 from collections.abc import AsyncGenerator, Mapping, Sequence
-from contextlib import aclosing
+from contextlib import aclosing, nullcontext
 from dataclasses import asdict
 import logging
 from typing import Any, Final
@@ -24,9 +24,10 @@ from .const import (
     DOMAIN,
 )
 from .keep_alive import KeepAlive
+from .model_use import Turn
+from .priming import prefix_key
 from .prompt import async_messages, tool_specs
 from .role import ModelRole, Role
-from .servers.base import ModelServer
 from .servers.errors import ConnectionLost
 from .servers.messages import (
     ChatAnswer,
@@ -65,19 +66,22 @@ class HomeAgent:
         model gives no answer. What was said and done until then stays.
         """
         offered = tool_specs(chat_log.llm_api)
-        for round_number in range(MAX_TOOL_ROUNDS):
-            messages = await async_messages(
-                self.hass, chat_log.content, self._max_history
-            )
-            # In the last round nothing is left but to answer.
-            tools = offered if round_number < MAX_TOOL_ROUNDS - 1 else []
-            async with aclosing(self._deltas(chat_log, messages, tools)) as deltas:
-                async for _ in chat_log.async_add_delta_content_stream(
-                    agent_id, deltas
-                ):
-                    pass
-            if not chat_log.unresponded_tool_results:
-                break
+        with self._role.turn() as turn:
+            for round_number in range(MAX_TOOL_ROUNDS):
+                messages = await async_messages(
+                    self.hass, chat_log.content, self._max_history
+                )
+                turn.prefix = prefix_key(messages, offered)
+                # In the last round nothing is left but to answer.
+                tools = offered if round_number < MAX_TOOL_ROUNDS - 1 else []
+                answer = self._deltas(chat_log, messages, tools, turn)
+                async with aclosing(answer) as deltas:
+                    async for _ in chat_log.async_add_delta_content_stream(
+                        agent_id, deltas
+                    ):
+                        pass
+                if not chat_log.unresponded_tool_results:
+                    break
         last = chat_log.content[-1]
         if not isinstance(last, conversation.AssistantContent) or not last.content:
             raise HomeAssistantError(
@@ -90,18 +94,21 @@ class HomeAgent:
         *,
         tools: Sequence[ToolSpec] = (),
         keep_alive: str | int | None = None,
+        turn: Turn | None = None,
     ) -> ChatAnswer:
         """Return the primary LLM's answer in one piece.
 
-        keep_alive takes the place of the configured one.
+        keep_alive takes the place of the configured one; without a turn this is
+        one of its own.
         """
-        server, request = await self._request(messages, tools, keep_alive)
-        try:
-            return await server.chat(request)
-        except ConnectionLost as err:
-            # No part of an answer was used: asking again does nothing twice.
-            _LOGGER.debug("Asking again: %s", err.log_text)
-            return await server.chat(request)
+        request = self._request(messages, tools, keep_alive)
+        with self._role.turn() if turn is None else nullcontext(turn) as asked:
+            try:
+                return await asked.chat(request)
+            except ConnectionLost as err:
+                # No part of an answer was used: asking again does nothing twice.
+                _LOGGER.debug("Asking again: %s", err.log_text)
+                return await asked.chat(request)
 
     async def _call_llm_streaming(
         self,
@@ -109,50 +116,53 @@ class HomeAgent:
         *,
         tools: Sequence[ToolSpec] = (),
         keep_alive: str | int | None = None,
+        turn: Turn | None = None,
     ) -> AsyncGenerator[ChatDelta]:
         """Yield the primary LLM's answer as it is made.
 
-        keep_alive takes the place of the configured one. A stream that breaks
-        is asked for once more as long as nothing of it was passed on; tool calls
-        come last, so none of them has been started then.
+        keep_alive takes the place of the configured one; without a turn this is
+        one of its own. A stream that breaks is asked for once more as long as
+        nothing of it was passed on; tool calls come last, so none of them has
+        been started then.
         """
-        server, request = await self._request(messages, tools, keep_alive)
-        stream = server.chat_stream(request)
-        try:
-            first = await anext(stream)
-        except ConnectionLost as err:
-            _LOGGER.debug("Asking again: %s", err.log_text)
-            stream = server.chat_stream(request)
-            first = await anext(stream)
-        async with aclosing(stream):
-            yield first
-            async for delta in stream:
-                yield delta
+        request = self._request(messages, tools, keep_alive)
+        with self._role.turn() if turn is None else nullcontext(turn) as asked:
+            stream = asked.chat_stream(request)
+            try:
+                first = await anext(stream)
+            except ConnectionLost as err:
+                _LOGGER.debug("Asking again: %s", err.log_text)
+                stream = asked.chat_stream(request)
+                first = await anext(stream)
+            async with aclosing(stream):
+                yield first
+                async for delta in stream:
+                    yield delta
 
-    async def _request(
+    def _request(
         self,
         messages: list[ChatMessage],
         tools: Sequence[ToolSpec],
         keep_alive: str | int | None,
-    ) -> tuple[ModelServer, ChatRequest]:
-        """Return the server and a request with the keep_alive of this role."""
-        request = self._role.chat_request(
+    ) -> ChatRequest:
+        """Return a request with the keep_alive of this role."""
+        return self._role.chat_request(
             messages,
             KeepAlive.for_role(CONF_LLM_KEEP_ALIVE, self._config, keep_alive),
             tools,
         )
-        return await self._role.server(), request
 
     async def _deltas(
         self,
         chat_log: conversation.ChatLog,
         messages: list[ChatMessage],
         tools: list[ToolSpec],
+        turn: Turn,
     ) -> AsyncGenerator[_HassDelta]:
         """Yield one answer of the model as deltas of a chat log."""
         yield {"role": "assistant"}
         if not self._stream:
-            answer = await self._call_llm(messages, tools=tools)
+            answer = await self._call_llm(messages, tools=tools, turn=turn)
             delta = ChatDelta(
                 content=answer.content,
                 thinking=answer.thinking,
@@ -162,7 +172,7 @@ class HomeAgent:
             for hass_delta in self._hass_deltas(chat_log, delta):
                 yield hass_delta
             return
-        stream = self._call_llm_streaming(messages, tools=tools)
+        stream = self._call_llm_streaming(messages, tools=tools, turn=turn)
         async with aclosing(stream):
             async for delta in stream:
                 for hass_delta in self._hass_deltas(chat_log, delta):

@@ -4,6 +4,9 @@ from typing import Final
 
 DOMAIN: Final = "home_agent"
 
+# Not a setting: which subentry a flat configuration was made from.
+CONF_SUBENTRY_ID: Final = "subentry_id"
+
 SUBENTRY_CONVERSATION: Final = "conversation"
 SUBENTRY_EXTERNAL_LLM: Final = "external_llm"
 SUBENTRY_EMBEDDING: Final = "embedding"
@@ -23,6 +26,7 @@ CONF_LLM_MAX_TOKENS: Final = "llm_max_tokens"
 CONF_LLM_NUM_CTX: Final = "llm_num_ctx"
 CONF_LLM_THINK: Final = "llm_think"
 CONF_LLM_STREAM: Final = "llm_stream"
+CONF_LLM_WARM_UP: Final = "llm_warm_up"
 CONF_MAX_HISTORY: Final = "max_history"
 CONF_EXTERNAL_LLMS: Final = "external_llms"
 
@@ -32,6 +36,7 @@ CONF_EXTERNAL_LLM_API_KEY: Final = "external_llm_api_key"
 CONF_EXTERNAL_LLM_MODEL: Final = "external_llm_model"
 CONF_EXTERNAL_LLM_KEEP_ALIVE: Final = "external_llm_keep_alive"
 CONF_EXTERNAL_LLM_STREAM: Final = "external_llm_stream"
+CONF_EXTERNAL_LLM_WARM_UP: Final = "external_llm_warm_up"
 CONF_EXTERNAL_LLM_PROMPT: Final = "external_llm_prompt"
 CONF_EXTERNAL_LLM_TOOL_DESCRIPTION: Final = "external_llm_tool_description"
 CONF_EXTERNAL_LLM_CONVERSATION: Final = "external_llm_conversation"
@@ -41,6 +46,7 @@ CONF_EMBEDDING_BASE_URL: Final = "embedding_base_url"
 CONF_EMBEDDING_API_KEY: Final = "embedding_api_key"
 CONF_EMBEDDING_MODEL: Final = "embedding_model"
 CONF_EMBEDDING_KEEP_ALIVE: Final = "embedding_keep_alive"
+CONF_EMBEDDING_WARM_UP: Final = "embedding_warm_up"
 CONF_EMBEDDING_BATCH_SIZE: Final = "embedding_batch_size"
 CONF_EMBEDDING_SEARCH_TOOL: Final = "embedding_search_tool"
 

@@ -1,5 +1,6 @@
 """The conversation entity: an agent that voice assistants and chats can use."""
 
+import asyncio
 import logging
 from typing import Literal, override
 
@@ -9,12 +10,14 @@ from homeassistant.const import CONF_LLM_HASS_API, CONF_PROMPT, MATCH_ALL
 from homeassistant.core import HomeAssistant
 from homeassistant.helpers import llm
 from homeassistant.helpers.entity_platform import AddConfigEntryEntitiesCallback
+from homeassistant.helpers.restore_state import RestoredExtraData
 
 from .agent import HomeAgent
 from .agent_api import AgentAPI
 from .const import DOMAIN, SUBENTRY_CONVERSATION
 from .data import HomeAgentConfigEntry, external_llm_tools, merged_config
 from .device import device_info
+from .priming import Prefix
 from .servers.errors import InvalidAuth, ModelServerError
 
 _LOGGER = logging.getLogger(__name__)
@@ -56,12 +59,40 @@ class HomeAgentConversationEntity(conversation.ConversationEntity):
         self._llm_api: list[str] | llm.API | None = api_ids or None
         if tools:
             self._llm_api = AgentAPI(hass, api_ids, tools)
+        self._prefix = Prefix(hass, self._llm_api, self._prompt)
+        self._residency = entry.runtime_data.residencies[subentry.subentry_id]
+        self._residency.prefix = self._prefix
         self._attr_unique_id = subentry.subentry_id
         self._attr_device_info = device_info(entry, subentry)
+        # The search tool comes with the Assist API.
+        self._searches = llm.LLM_API_ASSIST in api_ids
         if api_ids:
             self._attr_supported_features = (
                 conversation.ConversationEntityFeature.CONTROL
             )
+
+    @override
+    async def async_added_to_hass(self) -> None:
+        """Take over who asked last: their prompt is the one to prime."""
+        await super().async_added_to_hass()
+        self._prefix.agent_id = self.entity_id
+        if (extra := await self.async_get_last_extra_data()) is not None:
+            self._prefix.restore(extra.as_dict())
+
+    @property
+    @override
+    def extra_restore_state_data(self) -> RestoredExtraData:
+        """Return who asked last, to be kept over a restart."""
+        return RestoredExtraData(self._prefix.as_dict())
+
+    @override
+    async def async_prepare(self, language: str | None = None) -> None:
+        """Make the models ready while somebody speaks or begins to write."""
+        data = self._entry.runtime_data
+        residencies = [self._residency]
+        if self._searches:
+            residencies += [data.residencies[key] for key in data.vector_db_managers]
+        await asyncio.gather(*(item.async_prepare(language) for item in residencies))
 
     @property
     @override
@@ -76,6 +107,7 @@ class HomeAgentConversationEntity(conversation.ConversationEntity):
         chat_log: conversation.ChatLog,
     ) -> conversation.ConversationResult:
         """Answer a message; the text of an error is spoken."""
+        self._prefix.remember(user_input)
         try:
             await chat_log.async_provide_llm_data(
                 user_input.as_llm_context(DOMAIN),

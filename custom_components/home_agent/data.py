@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from homeassistant.config_entries import ConfigEntry, ConfigSubentry
 from homeassistant.core import HomeAssistant
@@ -10,6 +10,7 @@ from homeassistant.util import slugify
 
 from .const import (
     CONF_EXTERNAL_LLMS,
+    CONF_SUBENTRY_ID,
     DOMAIN,
     SUBENTRY_CONVERSATION,
     SUBENTRY_EMBEDDING,
@@ -18,6 +19,10 @@ from .const import (
 from .role import Role
 from .tools.external_llm import ExternalLLMTool
 from .vector_db_manager import VectorDBManager
+
+if TYPE_CHECKING:
+    from .coordinator import ServerCoordinator
+    from .residency import ModelResidency
 
 SUBENTRY_ROLES: Final = {
     SUBENTRY_CONVERSATION: Role.LLM,
@@ -28,8 +33,13 @@ SUBENTRY_ROLES: Final = {
 
 @dataclass(slots=True)
 class HomeAgentData:
-    """What an entry holds while it is loaded: the manager of each embedding model."""
+    """What an entry holds while it is loaded.
 
+    coordinators are by the root of the server's address, the others by subentry.
+    """
+
+    coordinators: dict[str, ServerCoordinator] = field(default_factory=dict)
+    residencies: dict[str, ModelResidency] = field(default_factory=dict)
     vector_db_managers: dict[str, VectorDBManager] = field(default_factory=dict)
 
 
@@ -40,7 +50,7 @@ def merged_config(
     entry: ConfigEntry[Any], subentry: ConfigSubentry
 ) -> Mapping[str, Any]:
     """Return an entry's and a subentry's data as one flat configuration."""
-    return {**entry.data, **subentry.data}
+    return {**entry.data, **subentry.data, CONF_SUBENTRY_ID: subentry.subentry_id}
 
 
 def subentry_role(subentry: ConfigSubentry) -> Role:

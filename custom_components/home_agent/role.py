@@ -7,8 +7,9 @@ from typing import Any, Final
 from homeassistant.core import HomeAssistant
 from homeassistant.helpers.aiohttp_client import async_get_clientsession
 
-from .const import DEFAULT_IDLE_TIMEOUT, DEFAULT_NUM_CTX
+from .const import CONF_SUBENTRY_ID, DEFAULT_IDLE_TIMEOUT, DEFAULT_NUM_CTX
 from .keep_alive import KeepAlive
+from .model_use import Turn, model_uses
 from .servers.base import Connection, ModelServer, ServerKind
 from .servers.factory import connect
 from .servers.messages import ChatMessage, ChatRequest, Think, ToolSpec
@@ -70,6 +71,8 @@ class ModelRole:
         self._role = role
         self._server: ModelServer | None = None
         self.model: str = config[role.key("model")]
+        # Several roles may use one model: what runs on it is known once.
+        self.use = model_uses(hass).of(role_connection(config, role).url, self.model)
 
     async def server(self) -> ModelServer:
         """Return the role's server.
@@ -82,6 +85,11 @@ class ModelRole:
                 role_connection(self._config, self._role),
             )
         return self._server
+
+    def turn(self) -> Turn:
+        """Return a new turn, in which the model can be asked."""
+        owner = self._config.get(CONF_SUBENTRY_ID)
+        return Turn(self._hass, self.use, self.server, owner)
 
     def chat_request(
         self,
@@ -100,9 +108,14 @@ class ModelRole:
             temperature=setting("temperature"),
             top_p=setting("top_p"),
             max_tokens=None if max_tokens is None else int(max_tokens),
-            num_ctx=int(setting("num_ctx") or DEFAULT_NUM_CTX),
+            num_ctx=self.num_ctx,
             think=THINK_OPTIONS[setting("think") or "default"],
         )
+
+    @property
+    def num_ctx(self) -> int:
+        """Return the context size of all requests, in tokens."""
+        return int(self._setting("num_ctx") or DEFAULT_NUM_CTX)
 
     def _setting(self, name: str) -> Any:
         """Return one of the role's settings, None where it is not set."""

@@ -136,9 +136,9 @@ class VectorDBManager:
         keep_alive takes the place of the configured one. Raise a
         ModelServerError if the server fails.
         """
-        server = await self._role.server()
         value = KeepAlive.for_role(CONF_EMBEDDING_KEEP_ALIVE, self._config, keep_alive)
-        return await server.embed(self._role.model, texts, value)
+        with self._role.turn() as turn:
+            return await turn.embed(self._role.model, texts, value)
 
     async def async_sync(self) -> SyncResult:
         """Make the index agree with the exposed entities.

@@ -70,7 +70,7 @@ class Turns:
     async def learn_names(self) -> None:
         """Read the names of the tools from a first request."""
         await self.run(Reply("Hello."))
-        body = self.server.requests[-1].body
+        body = self.server.asked[-1].body
         self.names = [tool["function"]["name"] for tool in body["tools"]]
 
     async def run(self, reply: Reply, *faults: Fault) -> tuple[str, int, int]:
@@ -88,7 +88,7 @@ class Turns:
         # What a broken stream has started would run now.
         await self.hass.async_block_till_done()
         actions = sum(len(calls) for calls in self.calls)
-        return said, actions, len(self.server.requests)
+        return said, actions, len(self.server.asked)
 
 
 @pytest.fixture

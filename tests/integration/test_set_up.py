@@ -36,13 +36,19 @@ async def test_each_role_is_a_device(
     )
     devices = dr.async_entries_for_config_entry(dr.async_get(home), entry.entry_id)
     assert {device.model for device in devices} == {
+        "Ollama",
         "llama3.2:3b",
         "llama3.2:70b",
         "nomic-embed-text",
     }
-    (entity,) = er.async_entries_for_config_entry(er.async_get(home), entry.entry_id)
+    server = next(device for device in devices if device.model == "Ollama")
+    assert {device.via_device_id for device in devices} == {server.id, None}
+    registry = er.async_get(home)
     (conversation,) = entry.get_subentries_of_type("conversation")
-    assert entity.unique_id == conversation.subentry_id
+    entity_id = registry.async_get_entity_id(
+        "conversation", DOMAIN, conversation.subentry_id
+    )
+    assert entity_id == "conversation.agent"
     state = home.states.get("conversation.agent")
     assert state
     assert state.attributes["supported_features"] == 1

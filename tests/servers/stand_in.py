@@ -104,6 +104,11 @@ class StandIn:
         """Return the bodies of the requests to these paths, in order."""
         return [item.body for item in self.requests if item.path in paths]
 
+    @property
+    def asked(self) -> list[Recorded]:
+        """Return the POST requests: what looks at the server is none of them."""
+        return [item for item in self.requests if item.method == "POST"]
+
     def hold(self) -> None:
         """Let POST requests wait until release."""
         self._gate.clear()

@@ -125,13 +125,13 @@ class ExternalLLMTool(llm.Tool):
             [*self._preamble(), {"role": "user", "content": question}],
             KeepAlive.for_role(CONF_EXTERNAL_LLM_KEEP_ALIVE, self._config, keep_alive),
         )
-        server = await self._role.server()
-        if self._config.get(CONF_EXTERNAL_LLM_STREAM, True):
-            # Streamed, since the idle timeout then limits each silence and not
-            # the whole answer.
-            answer = await collect(server.chat_stream(request))
-        else:
-            answer = await server.chat(request)
+        with self._role.turn() as turn:
+            if self._config.get(CONF_EXTERNAL_LLM_STREAM, True):
+                # Streamed, since the idle timeout then limits each silence and
+                # not the whole answer.
+                answer = await collect(turn.chat_stream(request))
+            else:
+                answer = await turn.chat(request)
         if not (text := answer.content.strip()):
             raise HomeAssistantError(
                 translation_domain=DOMAIN, translation_key="external_llm_no_answer"

@@ -1,0 +1,188 @@
+"""What another keep_alive would have cost: cold starts, waiting, memory.
+
+The past of a model is played again for each candidate: it is cold for a use if
+the time since the end of the one before is not shorter than the keep_alive.
+"""
+
+from collections import deque
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from datetime import datetime, timedelta
+from itertools import pairwise
+from statistics import median
+from typing import Any, Final, Self
+
+from homeassistant.util import dt as dt_util
+
+from .keep_alive import KeepAlive
+
+# Bounds of what is kept of a model.
+MAX_USES: Final = 1000
+MAX_LOADS: Final = 20
+MAX_AGE: Final = timedelta(days=14)
+# Uses that follow one another closer are one: a question and its follow-up.
+SAME_USE: Final = 10.0
+# Servers report some hundredths of a second even for a model that is loaded.
+COLD_LOAD: Final = 1.0
+
+CANDIDATES: Final = ("0", "30s", "5m", "10m", "30m", "1h", "90m", "2h", "4h", "-1")
+# What a fix may choose from.
+_STEPS: Final = (
+    *("1m", "2m", "5m", "10m", "15m", "20m", "30m", "45m", "1h", "90m", "2h", "3h"),
+    *("4h", "6h", "8h", "12h", "24h"),
+)
+# A keep_alive should outlast a cadence and its slowest answer by this.
+MARGIN: Final = 60.0
+# From how many times in a row a cadence can be seen, and how even they must be.
+MIN_GAPS: Final = 4
+EVENNESS: Final = 0.1
+RECENT_GAPS: Final = 24
+
+DAY: Final = 86400.0
+
+
+@dataclass(slots=True)
+class Use:
+    """A use of a model: Unix times in seconds, and how many requests it was."""
+
+    start: float
+    end: float
+    requests: int = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Advice:
+    """What a keep_alive would have cost, per day."""
+
+    keep_alive: str
+    cold_starts: float
+    seconds_waited: float
+    hours_resident: float
+
+    def rounded(self) -> dict[str, Any]:
+        """Return the figures for people."""
+        return {
+            key: round(value, 1) if isinstance(value, float) else value
+            for key, value in asdict(self).items()
+        }
+
+
+class UseHistory:
+    """When a model was used and how long it took to load, within bounds."""
+
+    def __init__(self, uses: Iterable[Use] = (), loads: Iterable[float] = ()) -> None:
+        """Begin with what was kept."""
+        self.uses: deque[Use] = deque(uses, MAX_USES)
+        self.loads: deque[float] = deque(loads, MAX_LOADS)
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> Self:
+        """Read what as_dict made."""
+        return cls((Use(*use) for use in data["uses"]), data["loads"])
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the history as JSON."""
+        return {
+            "uses": [[use.start, use.end, use.requests] for use in self.uses],
+            "loads": list(self.loads),
+        }
+
+    def record(
+        self, start: datetime, end: datetime, requests: int, load_seconds: float | None
+    ) -> None:
+        """Add a use; load_seconds is the wait for the model in it, if known."""
+        begin, finish = start.timestamp(), end.timestamp()
+        last = self.uses[-1] if self.uses else None
+        if last and begin - last.end < SAME_USE:
+            last.end = max(last.end, finish)
+            last.requests += requests
+        else:
+            self.uses.append(Use(begin, finish, requests))
+        while self.uses[0].end < finish - MAX_AGE.total_seconds():
+            self.uses.popleft()
+        if load_seconds is not None:
+            self.record_load(load_seconds)
+
+    def record_load(self, seconds: float) -> None:
+        """Add a load, unless the model was in memory already."""
+        if seconds >= COLD_LOAD:
+            self.loads.append(seconds)
+
+    @property
+    def load_seconds(self) -> float | None:
+        """Return what a load usually takes, None if none was seen."""
+        return median(self.loads) if self.loads else None
+
+    @property
+    def gaps(self) -> list[float]:
+        """Return the seconds from the end of each use to the next one."""
+        return [later.start - earlier.end for earlier, later in pairwise(self.uses)]
+
+    @property
+    def cadence(self) -> float | None:
+        """Return the seconds between uses that come evenly, None if they do not.
+
+        Most of the last gaps must be close to their median.
+        """
+        gaps = self.gaps[-RECENT_GAPS:]
+        if len(gaps) < MIN_GAPS:
+            return None
+        middle = median(gaps)
+        even = sum(abs(gap - middle) <= EVENNESS * middle for gap in gaps)
+        return middle if even >= 0.6 * len(gaps) else None
+
+    def cold_starts(self, keep_alive: KeepAlive, since: datetime | None = None) -> int:
+        """Return how many uses would have found the model gone."""
+        if keep_alive.seconds is None:
+            return 0
+        begin = since.timestamp() if since else 0.0
+        return sum(
+            later.start - earlier.end >= keep_alive.seconds
+            for earlier, later in pairwise(self.uses)
+            if later.start >= begin
+        )
+
+    def advise(self, keep_alive: KeepAlive) -> Advice:
+        """Return what a keep_alive would have cost from the first use until now."""
+        now = dt_util.utcnow().timestamp()
+        days = max((now - self.uses[0].start) / DAY, 1 / 24) if self.uses else 1.0
+        cold = self.cold_starts(keep_alive) / days
+        used = sum(use.end - use.start for use in self.uses)
+        pauses = [*self.gaps, *([now - self.uses[-1].end] if self.uses else [])]
+        limit = keep_alive.seconds
+        held = sum(gap if limit is None else min(gap, limit) for gap in pauses)
+        return Advice(
+            keep_alive=keep_alive.text,
+            cold_starts=cold,
+            seconds_waited=cold * (self.load_seconds or 0.0),
+            hours_resident=(used + held) / 3600 / days,
+        )
+
+    def table(self, configured: KeepAlive) -> list[Advice]:
+        """Return the advice for the candidates and what is configured."""
+        texts = dict.fromkeys((*CANDIDATES, configured.text))
+        values = sorted((KeepAlive.parse(text) for text in texts), key=_length)
+        return [self.advise(value) for value in values]
+
+    def suggestion(self, configured: KeepAlive) -> str | None:
+        """Return the keep_alive that would outlast the cadence that is seen.
+
+        None where the configured one does, or is 0 on purpose, or where uses
+        come at no even times. The margin is that of the slowest use and a
+        minute: a timer starts at the end of an answer.
+        """
+        cadence = self.cadence
+        if cadence is None or not configured.nanoseconds:
+            return None
+        if self.cold_starts(configured, dt_util.utcnow() - timedelta(days=1)) < 2:
+            return None
+        needed = cadence + max(use.end - use.start for use in self.uses) + MARGIN
+        for text in _STEPS:
+            if (KeepAlive.parse(text).seconds or 0) >= needed:
+                return text
+        return "-1"
+
+
+def _length(keep_alive: KeepAlive) -> float:
+    """Return a keep_alive's length for sorting."""
+    return float("inf") if keep_alive.seconds is None else keep_alive.seconds

@@ -1,0 +1,79 @@
+"""Load a model now, or unload it."""
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any, Final, override
+
+from homeassistant.components.button import ButtonEntity, ButtonEntityDescription
+from homeassistant.const import EntityCategory
+from homeassistant.core import HomeAssistant
+from homeassistant.helpers.entity_platform import AddConfigEntryEntitiesCallback
+
+from .data import HomeAgentConfigEntry
+from .entity import ModelEntity
+from .residency import ModelResidency
+from .servers.base import Means
+
+# The server decides what it can do at once.
+PARALLEL_UPDATES = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelButtonDescription(ButtonEntityDescription):
+    """A button, on the devices of models whose server has the means."""
+
+    means: Means
+    press: Callable[[ModelResidency], Awaitable[Any]]
+
+
+BUTTONS: Final = (
+    ModelButtonDescription(
+        key="load",
+        means=Means.LOAD,
+        press=lambda residency: residency.async_load(),
+    ),
+    ModelButtonDescription(
+        key="unload",
+        means=Means.UNLOAD,
+        press=lambda residency: residency.async_unload(),
+    ),
+)
+
+
+async def async_setup_entry(
+    hass: HomeAssistant,
+    config_entry: HomeAgentConfigEntry,
+    async_add_entities: AddConfigEntryEntitiesCallback,
+) -> None:
+    """Add the buttons of each model."""
+    for subentry_id, residency in config_entry.runtime_data.residencies.items():
+        async_add_entities(
+            [
+                ModelButton(config_entry, residency, description)
+                for description in BUTTONS
+                if description.means in residency.means
+            ],
+            config_subentry_id=subentry_id,
+        )
+
+
+class ModelButton(ModelEntity, ButtonEntity):
+    """A button of a model."""
+
+    _attr_entity_category = EntityCategory.CONFIG
+    entity_description: ModelButtonDescription
+
+    def __init__(
+        self,
+        entry: HomeAgentConfigEntry,
+        residency: ModelResidency,
+        description: ModelButtonDescription,
+    ) -> None:
+        """Do what a description says."""
+        super().__init__(entry, residency, description.key)
+        self.entity_description = description
+
+    @override
+    async def async_press(self) -> None:
+        """Load or unload; raise a ModelServerError, which is shown."""
+        await self.entity_description.press(self.residency)
