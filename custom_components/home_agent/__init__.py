@@ -16,6 +16,7 @@ from .const import CONF_LLM_SERVER_KIND, DOMAIN, SUBENTRY_EMBEDDING
 from .coordinator import ServerCoordinator
 from .data import HomeAgentConfigEntry, HomeAgentData, merged_config, subentry_role
 from .device import device_info, server_device_info
+from .issues import ResidencyChecks, forget_gone
 from .migration import async_migrate_from_version_1
 from .model_use import model_uses
 from .residency import ModelResidency
@@ -80,6 +81,9 @@ async def async_setup_entry(hass: HomeAssistant, entry: HomeAgentConfigEntry) ->
         entry.runtime_data.vector_db_managers[subentry.subentry_id] = manager
     await hass.config_entries.async_forward_entry_setups(entry, PLATFORMS)
     entry.async_on_unload(entry.add_update_listener(_async_reload))
+    for residency in entry.runtime_data.residencies.values():
+        ResidencyChecks(hass, entry, residency)
+    forget_gone(hass, entry)
     for coordinator in entry.runtime_data.coordinators.values():
         async_keep_warm(hass, entry, coordinator)
     return True
@@ -91,7 +95,8 @@ async def async_unload_entry(hass: HomeAssistant, entry: HomeAgentConfigEntry) -
 
 
 async def async_remove_entry(hass: HomeAssistant, entry: HomeAgentConfigEntry) -> None:
-    """Remove the indexes of an entry that is removed."""
+    """Remove the indexes and the issues of an entry that is removed."""
+    forget_gone(hass, entry, is_removed=True)
     paths = [
         index_path(hass, subentry.subentry_id)
         for subentry in entry.get_subentries_of_type(SUBENTRY_EMBEDDING)

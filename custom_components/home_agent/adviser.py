@@ -38,7 +38,14 @@ MIN_GAPS: Final = 4
 EVENNESS: Final = 0.1
 RECENT_GAPS: Final = 24
 
+# How many cold starts a day are worth the memory.
+OFTEN: Final = 3
+
 DAY: Final = 86400.0
+
+# Of prompts with many tools, before any was counted.
+CHARACTERS_PER_TOKEN: Final = 4.0
+FILLED: Final = 0.9
 
 
 @dataclass(slots=True)
@@ -70,21 +77,29 @@ class Advice:
 class UseHistory:
     """When a model was used and how long it took to load, within bounds."""
 
-    def __init__(self, uses: Iterable[Use] = (), loads: Iterable[float] = ()) -> None:
+    def __init__(
+        self,
+        uses: Iterable[Use] = (),
+        loads: Iterable[float] = (),
+        characters_per_token: float = CHARACTERS_PER_TOKEN,
+    ) -> None:
         """Begin with what was kept."""
         self.uses: deque[Use] = deque(uses, MAX_USES)
         self.loads: deque[float] = deque(loads, MAX_LOADS)
+        self.characters_per_token = characters_per_token
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> Self:
         """Read what as_dict made."""
-        return cls((Use(*use) for use in data["uses"]), data["loads"])
+        uses = (Use(*use) for use in data["uses"])
+        return cls(uses, data["loads"], data["characters_per_token"])
 
     def as_dict(self) -> dict[str, Any]:
         """Return the history as JSON."""
         return {
             "uses": [[use.start, use.end, use.requests] for use in self.uses],
             "loads": list(self.loads),
+            "characters_per_token": self.characters_per_token,
         }
 
     def record(
@@ -107,6 +122,19 @@ class UseHistory:
         """Add a load, unless the model was in memory already."""
         if seconds >= COLD_LOAD:
             self.loads.append(seconds)
+
+    def calibrate(self, characters: int, tokens: int | None, num_ctx: int) -> None:
+        """Learn the length of a token from a prompt that the server has counted.
+
+        One that fills the context may have been cut, and tells nothing.
+        """
+        if characters and tokens and tokens < FILLED * num_ctx:
+            seen = characters / tokens
+            self.characters_per_token += (seen - self.characters_per_token) / 2
+
+    def tokens(self, characters: int) -> int:
+        """Return how many tokens a text will be, by what was seen so far."""
+        return round(characters / self.characters_per_token)
 
     @property
     def load_seconds(self) -> float | None:
@@ -174,7 +202,8 @@ class UseHistory:
         cadence = self.cadence
         if cadence is None or not configured.nanoseconds:
             return None
-        if self.cold_starts(configured, dt_util.utcnow() - timedelta(days=1)) < 2:
+        day_ago = dt_util.utcnow() - timedelta(days=1)
+        if self.cold_starts(configured, day_ago) < OFTEN:
             return None
         needed = cadence + max(use.end - use.start for use in self.uses) + MARGIN
         for text in _STEPS:

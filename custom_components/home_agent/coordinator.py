@@ -62,6 +62,8 @@ class ServerCoordinator(DataUpdateCoordinator[Loaded | None]):
         self._asking = asyncio.Lock()
         self._changed_at = dt_util.utcnow()
         self.updated_at: datetime | None = None
+        # The models that were not there in the poll before.
+        self.came: list[str] = []
 
     @property
     def host(self) -> str:
@@ -125,6 +127,8 @@ class ServerCoordinator(DataUpdateCoordinator[Loaded | None]):
             raise UpdateFailed(err.log_text) from err
         self.updated_at = dt_util.utcnow()
         loaded = None if models is None else tuple(models)
+        there = {model.name for model in before or ()}
+        self.came = [m.name for m in loaded or () if m.name not in there]
         if loaded != before:
             self._changed_at = self.updated_at
         self.update_interval = self._interval(loaded or ())

@@ -116,14 +116,22 @@ def model_fields(
     marker = vol.Required if required else vol.Optional
     fields: Fields = {marker(role.key("model")): _model_select(role, models)}
     if kind is None or takes_keep_alive(kind):
-        fields[vol.Optional(role.key("keep_alive"))] = _select(
-            KEEP_ALIVE_PRESETS, custom_value=True
-        )
+        fields[vol.Optional(role.key("keep_alive"))] = keep_alive_select()
     else:
         fields[vol.Optional(OWN_RULES)] = ConstantSelector(
             ConstantSelectorConfig(value=True, translation_key=f"own_rules_{kind}")
         )
     return fields
+
+
+def keep_alive_select() -> SelectSelector:
+    """Return the field for a keep_alive: presets, or any other text."""
+    return _select(KEEP_ALIVE_PRESETS, custom_value=True)
+
+
+def num_ctx_number() -> NumberSelector:
+    """Return the field for a context size, in tokens."""
+    return _number(512, 1048576)
 
 
 def conversation_fields(
@@ -185,9 +193,8 @@ def sampling_fields(role: Role, kind: ServerKind) -> Fields:
         vol.Optional(role.key("max_tokens")): _number(1, 131072),
     }
     if kind is ServerKind.OLLAMA:
-        fields[vol.Optional(role.key("num_ctx"), default=DEFAULT_NUM_CTX)] = _number(
-            512, 1048576
-        )
+        num_ctx = vol.Optional(role.key("num_ctx"), default=DEFAULT_NUM_CTX)
+        fields[num_ctx] = num_ctx_number()
     think = vol.Required(role.key("think"), default=default_think(role, kind))
     fields[think] = _select(list(THINK_OPTIONS), translation_key="think")
     fields[vol.Required(role.key("stream"), default=True)] = BooleanSelector()

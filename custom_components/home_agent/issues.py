@@ -1,11 +1,89 @@
-"""What is wrong with the residency of models, as repairs."""
+"""What is wrong with the residency of models, as repairs.
 
+Each check raises its issue or clears it; all of them look at what has really
+happened, not at what might.
+"""
+
+from collections import deque
+from collections.abc import Iterable
+from datetime import datetime, timedelta
+from typing import Any, Final
+
+from homeassistant.config_entries import ConfigEntry
 from homeassistant.core import HomeAssistant, callback
 from homeassistant.helpers import issue_registry as ir
+from homeassistant.helpers.dispatcher import async_dispatcher_connect
+from homeassistant.util import dt as dt_util
 
-from .const import DOMAIN
-from .residency import ModelResidency
+from .const import DEFAULT_NUM_CTX, DOMAIN
+from .data import HomeAgentConfigEntry
+from .model_use import SIGNAL_PROMPT, SIGNAL_TURN, TurnFigures
+from .residency import ModelResidency, ResidencyEvent
+from .role import Role
+from .servers.address import server_root
+from .servers.base import Means, ServerKind
 from .servers.errors import ModelNotFound
+from .servers.factory import takes_keep_alive
+
+DOCS: Final = "https://github.com/home-agent/home-agent/blob/main/docs/MODEL_MEMORY.md"
+DAY: Final = timedelta(days=1)
+# How often in a day models must push each other out before it is told.
+PUSHED_OUT_OFTEN: Final = 2
+# How often in a row another keep_alive must hold than the one that was sent.
+MISSED_OFTEN: Final = 3
+# Tokens that an answer needs beside its prompt.
+ROOM_FOR_AN_ANSWER: Final = 512
+
+
+@callback
+def report(
+    hass: HomeAssistant,
+    name: str,
+    residency: ModelResidency,
+    *,
+    fix: dict[str, Any] | None = None,
+    severity: ir.IssueSeverity = ir.IssueSeverity.WARNING,
+    **placeholders: str,
+) -> None:
+    """Report an issue of a role; fix is what its fix flow needs to know."""
+    subentry = residency.subentry
+    ir.async_create_issue(
+        hass,
+        DOMAIN,
+        issue_id(name, residency),
+        data={
+            "entry_id": residency.entry_id,
+            "subentry_id": subentry.subentry_id,
+            **(fix or {}),
+        },
+        is_fixable=fix is not None,
+        # What was seen would have to be seen again after each restart.
+        is_persistent=name in _PERSISTENT,
+        severity=severity,
+        learn_more_url=DOCS,
+        # A text for each way to fix it.
+        translation_key=name if fix else f"{name}_by_hand",
+        translation_placeholders={
+            "title": subentry.title,
+            "model": residency.role.model,
+            "host": residency.coordinator.host,
+            **placeholders,
+        },
+    )
+
+
+_PERSISTENT: Final = {"cadence", "prompt_too_long", "pushed_out"}
+
+
+def issue_id(name: str, residency: ModelResidency) -> str:
+    """Return the id of an issue of a role."""
+    return f"{name}_{residency.subentry.subentry_id}"
+
+
+@callback
+def clear(hass: HomeAssistant, name: str, residency: ModelResidency) -> None:
+    """Take an issue back."""
+    ir.async_delete_issue(hass, DOMAIN, issue_id(name, residency))
 
 
 @callback
@@ -13,20 +91,255 @@ def model_missing(
     hass: HomeAssistant, residency: ModelResidency, err: ModelNotFound | None
 ) -> None:
     """Report that a server does not have a model, or that it has."""
-    issue_id = f"model_missing_{residency.subentry.subentry_id}"
     if err is None:
-        ir.async_delete_issue(hass, DOMAIN, issue_id)
-        return
-    ir.async_create_issue(
-        hass,
-        DOMAIN,
-        issue_id,
-        is_fixable=False,
-        severity=ir.IssueSeverity.ERROR,
-        translation_key="model_missing",
-        translation_placeholders={
-            "model": residency.role.model,
-            "host": err.host,
-            "title": residency.subentry.title,
-        },
-    )
+        clear(hass, "model_missing", residency)
+    else:
+        report(hass, "model_missing", residency, severity=ir.IssueSeverity.ERROR)
+
+
+@callback
+def forget_gone(
+    hass: HomeAssistant, entry: ConfigEntry[Any], *, is_removed: bool = False
+) -> None:
+    """Clear the issues of an entry's roles that are there no more."""
+    for issue in list(ir.async_get(hass).issues.values()):
+        data = issue.data or {}
+        if (
+            issue.domain == DOMAIN
+            and data.get("entry_id") == entry.entry_id
+            and (is_removed or data.get("subentry_id") not in entry.subentries)
+        ):
+            ir.async_delete_issue(hass, DOMAIN, issue.issue_id)
+
+
+class ResidencyChecks:
+    """Watches one role's model for all that can be wrong with its residency."""
+
+    def __init__(
+        self,
+        hass: HomeAssistant,
+        entry: HomeAgentConfigEntry,
+        residency: ModelResidency,
+    ) -> None:
+        """Watch a residency until its entry is unloaded."""
+        self._hass = hass
+        self._residency = residency
+        self._missed = 0
+        self._looked_at: datetime | None = None
+        self._pushed_out: deque[tuple[datetime, str]] = deque(maxlen=20)
+        key = residency.subentry.subentry_id
+        for end in (
+            async_dispatcher_connect(hass, SIGNAL_TURN.format(key), self._turn_ended),
+            async_dispatcher_connect(hass, SIGNAL_PROMPT.format(key), self._prompt),
+            residency.listen_events(self._happened),
+            residency.coordinator.async_add_listener(self._server_asked),
+        ):
+            entry.async_on_unload(end)
+        self._check_setting()
+        self._check_cadence()
+        self._check_num_ctx(entry)
+
+    @callback
+    def _turn_ended(self, figures: TurnFigures) -> None:
+        """Look at what a turn adds to the history."""
+        self._check_cadence()
+
+    @callback
+    def _check_cadence(self) -> None:
+        """Report a keep_alive that is shorter than the cadence of the uses."""
+        residency, history = self._residency, self._residency.use.history
+        suggestion = None
+        if Means.KEEP_ALIVE in residency.means:
+            suggestion = history.suggestion(residency.keep_alive)
+        if suggestion is None or history.cadence is None:
+            clear(self._hass, "cadence", residency)
+            return
+        since = dt_util.utcnow() - DAY
+        report(
+            self._hass,
+            "cadence",
+            residency,
+            fix={"keep_alive": suggestion},
+            keep_alive=residency.keep_alive.text,
+            suggestion=suggestion,
+            minutes=f"{history.cadence / 60:.0f}",
+            cold_starts=str(history.cold_starts(residency.keep_alive, since)),
+            seconds=f"{history.load_seconds or 0:.0f}",
+        )
+
+    @callback
+    def _check_setting(self) -> None:
+        """Report a keep_alive that is set for a server that does not honor it."""
+        residency = self._residency
+        connection = residency.coordinator.connection
+        is_set = residency.kind.key("keep_alive") in residency.subentry.data
+        has_effect = connection.kind is None or (
+            takes_keep_alive(connection.kind) and not connection.keep_alive_refused
+        )
+        if has_effect or not is_set:
+            clear(self._hass, "no_effect", residency)
+        else:
+            report(
+                self._hass,
+                "no_effect",
+                residency,
+                fix={"keep_alive": None},
+                keep_alive=residency.keep_alive.text,
+            )
+
+    @callback
+    def _server_asked(self) -> None:
+        """Compare what holds after a turn of this role with what was sent."""
+        residency, use = self._residency, self._residency.use
+        model = residency.loaded
+        seconds = residency.keep_alive.seconds
+        if (
+            residency.coordinator.connection.kind is not ServerKind.OLLAMA
+            or use.last_owner != residency.subentry.subentry_id
+            or use.last_ended is None
+            or use.last_ended == self._looked_at
+            or use.running
+            or model is None
+            or model.is_busy
+            or seconds == 0
+        ):
+            return
+        self._looked_at = use.last_ended
+        if seconds is None:
+            holds = model.forever
+        else:
+            wanted = use.last_ended + timedelta(seconds=seconds)
+            slack = timedelta(seconds=max(10.0, seconds / 10))
+            holds = model.expires_at is not None and (
+                abs(model.expires_at - wanted) < slack
+            )
+        self._missed = 0 if holds else self._missed + 1
+        if holds:
+            clear(self._hass, "not_held", residency)
+        elif self._missed >= MISSED_OFTEN:
+            report(
+                self._hass,
+                "not_held",
+                residency,
+                keep_alive=residency.keep_alive.text,
+                held="-1" if model.forever else f"{_minutes(model.expires_at)} min",
+            )
+
+    @callback
+    def _happened(self, event: ResidencyEvent) -> None:
+        """Count how often another model pushes this one out."""
+        if event is not ResidencyEvent.EVICTED:
+            return
+        now = dt_util.utcnow()
+        self._pushed_out.extend(
+            (now, name) for name in self._residency.coordinator.came
+        )
+        recent = [name for time, name in self._pushed_out if now - time < DAY]
+        if len(recent) < PUSHED_OUT_OFTEN:
+            return
+        residency = self._residency
+        others = [other for other in residency.others if other.role.model in recent]
+        fix = None
+        if residency.coordinator.connection.kind is ServerKind.LM_STUDIO and others:
+            # Auto-Evict spares what was loaded explicitly.
+            fix = {
+                "keep_alive": "-1",
+                "other_id": others[0].subentry.subentry_id,
+            }
+        report(
+            self._hass,
+            "pushed_out",
+            residency,
+            fix=fix,
+            others=", ".join(sorted(set(recent))),
+            times=str(len(recent)),
+        )
+
+    @callback
+    def _check_num_ctx(self, entry: HomeAgentConfigEntry) -> None:
+        """Report that users of one model want different context sizes."""
+        residency = self._residency
+        if (
+            residency.kind is Role.EMBEDDING
+            or residency.coordinator.connection.kind is not ServerKind.OLLAMA
+        ):
+            return
+        own = residency.role.num_ctx
+        ours = dict(self._our_sizes(entry))
+        theirs = dict(self._core_sizes())
+        # Only our own settings can be changed here; of those the largest stays.
+        wanted = max(theirs.values() or (own, *ours.values()))
+        others = {name: size for name, size in (ours | theirs).items() if size != own}
+        if wanted == own:
+            clear(self._hass, "num_ctx", residency)
+            return
+        report(
+            self._hass,
+            "num_ctx",
+            residency,
+            fix={"num_ctx": wanted},
+            num_ctx=str(own),
+            others=", ".join(f"{name}: {size}" for name, size in others.items()),
+        )
+
+    def _our_sizes(self, entry: HomeAgentConfigEntry) -> Iterable[tuple[str, int]]:
+        """Yield our other users of the model, and the context size they want."""
+        residency = self._residency
+        for other in entry.runtime_data.residencies.values():
+            if (
+                other.use is residency.use
+                and other is not residency
+                and other.kind is not Role.EMBEDDING
+            ):
+                yield other.subentry.title, other.role.num_ctx
+
+    def _core_sizes(self) -> Iterable[tuple[str, int]]:
+        """Yield the users of the model in Home Assistant's Ollama integration."""
+        root = server_root(self._residency.coordinator.connection.url)
+        for entry in self._hass.config_entries.async_entries("ollama"):
+            if server_root(str(entry.data.get("url", "")).rstrip("/")) != root:
+                continue
+            for subentry in entry.subentries.values():
+                if subentry.data.get("model") == self._residency.role.model:
+                    size = int(subentry.data.get("num_ctx", DEFAULT_NUM_CTX))
+                    yield f"Ollama, {subentry.title}", size
+
+    @callback
+    def _prompt(self, characters: int) -> None:
+        """Report a prompt that will not fit, before it is sent."""
+        residency = self._residency
+        limit = context_size(residency)
+        tokens = residency.use.history.tokens(characters)
+        if limit is None or tokens + ROOM_FOR_AN_ANSWER <= limit:
+            clear(self._hass, "prompt_too_long", residency)
+            return
+        fix = None
+        if residency.coordinator.connection.kind is ServerKind.OLLAMA:
+            needed = tokens + 4 * ROOM_FOR_AN_ANSWER
+            fix = {"num_ctx": 1 << (needed - 1).bit_length()}
+        report(
+            self._hass,
+            "prompt_too_long",
+            residency,
+            fix=fix,
+            tokens=str(tokens),
+            limit=str(limit),
+        )
+
+
+def context_size(residency: ModelResidency) -> int | None:
+    """Return the tokens of a role's context, None where it is not known.
+
+    On Ollama it is what we ask for, elsewhere what the server was started with.
+    """
+    if residency.coordinator.connection.kind is ServerKind.OLLAMA:
+        return residency.role.num_ctx
+    loaded = residency.loaded
+    return loaded.context_length if loaded else None
+
+
+def _minutes(expires_at: datetime | None) -> int:
+    """Return the minutes until a model leaves."""
+    if expires_at is None:
+        return 0
+    return round((expires_at - dt_util.utcnow()).total_seconds() / 60)

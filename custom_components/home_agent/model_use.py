@@ -18,6 +18,7 @@ from homeassistant.util.hass_dict import HassKey
 from .adviser import UseHistory
 from .const import DOMAIN
 from .keep_alive import KeepAlive
+from .prompt import text_length
 from .servers.address import server_root
 from .servers.base import ModelServer
 from .servers.messages import ChatAnswer, ChatDelta, ChatRequest, ChatStats
@@ -27,6 +28,8 @@ STORAGE_VERSION: Final = 1
 SAVE_DELAY: Final = 60
 # Sent with a TurnFigures when a turn of this subentry is over.
 SIGNAL_TURN: Final = f"{DOMAIN}_turn_{{}}"
+# Sent with the characters of a prompt before it goes out.
+SIGNAL_PROMPT: Final = f"{DOMAIN}_prompt_{{}}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,6 +76,7 @@ class ModelUse:
     primed: int | None = None
     is_leaving: bool = False
     last_ended: datetime | None = None
+    last_owner: str | None = None
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     idle: asyncio.Event = field(default_factory=asyncio.Event)
     _listeners: list[CALLBACK_TYPE] = field(default_factory=list)
@@ -155,6 +159,12 @@ def model_uses(hass: HomeAssistant) -> ModelUses:
     return hass.data.setdefault(_DATA, ModelUses(hass))
 
 
+@callback
+def announce_prompt(hass: HomeAssistant, owner: str, characters: int) -> None:
+    """Tell that a prompt of so many characters is about to be sent."""
+    async_dispatcher_send(hass, SIGNAL_PROMPT.format(owner), characters)
+
+
 class Turn:
     """One use of a model, of one or more requests; a context manager."""
 
@@ -200,6 +210,7 @@ class Turn:
         if not self._stats:
             return
         self._use.primed = self.prefix
+        self._use.last_owner = self._owner
         figures = self._figures()
         self._use.history.record(
             figures.started, figures.ended, figures.requests, figures.load_seconds
@@ -211,21 +222,23 @@ class Turn:
     async def chat(self, request: ChatRequest) -> ChatAnswer:
         """Return an answer in one piece."""
         server: ModelServer = await self._server()
+        characters = self._announce(request)
         with self._use.request():
             answer = await server.chat(request)
-        self._answered(answer.stats)
+        self._answered(answer.stats, characters, request.num_ctx)
         return answer
 
     async def chat_stream(self, request: ChatRequest) -> AsyncGenerator[ChatDelta]:
         """Yield an answer as it is made."""
         server: ModelServer = await self._server()
+        characters = self._announce(request)
         with self._use.request():
             async with aclosing(server.chat_stream(request)) as deltas:
                 async for delta in deltas:
                     if self._first_token is None:
                         self._first_token = monotonic() - self._clock
                     if delta.stats:
-                        self._answered(delta.stats)
+                        self._answered(delta.stats, characters, request.num_ctx)
                     yield delta
 
     async def embed(
@@ -238,8 +251,19 @@ class Turn:
         self._answered(ChatStats())
         return vectors
 
-    def _answered(self, stats: ChatStats) -> None:
+    def _announce(self, request: ChatRequest) -> int:
+        """Tell the length of a prompt, and return it in characters."""
+        characters = text_length(request.messages, request.tools)
+        if self._owner:
+            announce_prompt(self._hass, self._owner, characters)
+        return characters
+
+    def _answered(
+        self, stats: ChatStats, characters: int = 0, num_ctx: int | None = None
+    ) -> None:
         """Keep the figures of a request."""
+        if num_ctx:
+            self._use.history.calibrate(characters, stats.prompt_tokens, num_ctx)
         if self._first_token is None:
             self._first_token = monotonic() - self._clock
         self._stats.append(stats)

@@ -7,7 +7,7 @@ from datetime import timedelta
 from enum import StrEnum
 import logging
 from time import monotonic
-from typing import Final
+from typing import Final, Self, cast
 
 from homeassistant.config_entries import ConfigSubentry
 from homeassistant.core import CALLBACK_TYPE, HomeAssistant, callback
@@ -20,8 +20,9 @@ from .coordinator import ServerCoordinator
 from .data import HomeAgentConfigEntry, merged_config, subentry_role
 from .exposed_entities import async_track_exposed_entities
 from .keep_alive import InvalidKeepAlive, KeepAlive, default_keep_alive
-from .model_use import model_uses
+from .model_use import announce_prompt, model_uses
 from .priming import Prefix, prefix_key
+from .prompt import text_length
 from .role import ModelRole, Role
 from .servers.base import LOAD_TIMEOUT, LoadedModel, Means
 from .servers.errors import ModelNotFound
@@ -100,6 +101,21 @@ class ModelResidency:
             function=self._async_prime_again,
             background=True,
         )
+
+    @property
+    def entry_id(self) -> str:
+        """Return the id of the entry that the role belongs to."""
+        return self._entry.entry_id
+
+    @property
+    def others(self) -> list[Self]:
+        """Return the entry's other models on the same server."""
+        residencies = cast("list[Self]", self._entry.runtime_data.residencies.values())
+        return [
+            other
+            for other in residencies
+            if other.coordinator is self.coordinator and other is not self
+        ]
 
     @property
     def means(self) -> Means:
@@ -255,6 +271,8 @@ class ModelResidency:
         if self.prefix is None:
             return
         messages, tools = await self.prefix.async_make(language)
+        characters = text_length(messages, tools)
+        announce_prompt(self.hass, self.subentry.subentry_id, characters)
         key = prefix_key(messages, tools)
         async with self.use.lock:
             await self.use.idle.wait()
@@ -267,6 +285,9 @@ class ModelResidency:
                 # Not 0: on Ollama that is no limit.
                 answer = await server.chat(replace(request, max_tokens=1))
             self.use.primed = key
+            self.use.history.calibrate(
+                characters, answer.stats.prompt_tokens, self.role.num_ctx
+            )
             _LOGGER.debug(
                 "Evaluated the prompt of %s in %.1f s (%s tokens)",
                 self.role.model,
@@ -365,10 +386,14 @@ class ModelResidency:
         """Return whether a model had to leave by now, as far as can be known."""
         if self.keep_alive.nanoseconds == 0 or Means.KEEP_ALIVE not in self.means:
             return True
-        if before.expires_at is None:
-            # Where the server tells no time, only our own word counts.
-            return not before.forever and not self.keep_alive.forever
-        return before.expires_at <= dt_util.utcnow() + FRESH
+        if before.expires_at is not None:
+            return before.expires_at <= dt_util.utcnow() + FRESH
+        if before.forever or self.keep_alive.seconds is None:
+            return False
+        # Where the server tells no time, our own last use does.
+        ended = self.use.last_ended
+        held = timedelta(seconds=self.keep_alive.seconds)
+        return ended is None or ended + held <= dt_util.utcnow() + FRESH
 
     @callback
     def _happened(self, event: ResidencyEvent) -> None:

@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 import custom_components.home_agent
-from custom_components.home_agent import forms
+from custom_components.home_agent import button, forms, residency, sensor
 from custom_components.home_agent.role import Role
 from custom_components.home_agent.servers import errors
 from custom_components.home_agent.servers.base import ServerKind
@@ -44,8 +44,8 @@ def test_error_texts() -> None:
         if isinstance(error, type) and issubclass(error, errors.ModelServerError)
     }
     keys |= set(re.findall(r'translation_key="(\w+)"', sources()))
-    # These are the keys of lists of choices.
-    keys -= TEXTS["selector"].keys()
+    # These are the keys of lists of choices, and of entities.
+    keys -= TEXTS["selector"].keys() | TEXTS["entity"]["sensor"].keys()
     assert keys == TEXTS["exceptions"].keys()
 
 
@@ -126,6 +126,38 @@ def test_actions_have_texts_and_icons() -> None:
     assert services.keys() == TEXTS["services"].keys() == icons["services"].keys()
     for name, service in services.items():
         assert service["fields"].keys() == TEXTS["services"][name]["fields"].keys()
+
+
+def test_entities_have_names_and_icons() -> None:
+    """Each, and each state of a list."""
+    icons = json.loads((FOLDER / "icons.json").read_text())["entity"]
+    names = TEXTS["entity"]
+    assert names.keys() == icons.keys()
+    for platform, entities in names.items():
+        assert entities.keys() == icons[platform].keys()
+        assert all(entity["name"] for entity in entities.values())
+    keys = {item.key for item in (*sensor.MODEL_SENSORS, *sensor.TURN_SENSORS)}
+    assert names["sensor"].keys() == keys | {"residency", "memory_rule", "memory_held"}
+    assert names["button"].keys() == {item.key for item in button.BUTTONS}
+    states = names["sensor"]["residency"]["state"]
+    assert states.keys() == set(residency.ResidencyState)
+    rules = names["sensor"]["memory_rule"]["state"]
+    assert rules.keys() == set(ServerKind) | {"refused"}
+    attribute = names["event"]["residency_change"]["state_attributes"]["event_type"]
+    assert attribute["state"].keys() == set(residency.ResidencyEvent)
+
+
+def test_repairs_have_texts() -> None:
+    """Each with the placeholders that are filled in, for each way to fix it."""
+    reported = set(re.findall(r'"(\w+)",\s+residency', sources()))
+    assert reported == {key.removesuffix("_by_hand") for key in TEXTS["issues"]}
+    known = {
+        *("cold_starts", "held", "host", "keep_alive", "limit", "minutes", "model"),
+        *("num_ctx", "others", "seconds", "times", "title", "tokens"),
+    }
+    for issue in TEXTS["issues"].values():
+        assert ("description" in issue) is not ("fix_flow" in issue)
+        assert set(re.findall(r"\{(\w+)\}", json.dumps(issue))) <= known
 
 
 def test_no_references() -> None:

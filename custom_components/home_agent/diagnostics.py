@@ -1,0 +1,86 @@
+"""What helps to find a fault, without a secret and without what people said."""
+
+from dataclasses import asdict
+from typing import Any, Final
+
+from homeassistant.components.diagnostics import async_redact_data
+from homeassistant.const import CONF_PROMPT
+from homeassistant.core import HomeAssistant
+
+from .const import (
+    CONF_EXTERNAL_LLM_PROMPT,
+    CONF_EXTERNAL_LLM_TOOL_DESCRIPTION,
+    CONF_LLM_HEADERS,
+)
+from .coordinator import ServerCoordinator
+from .data import HomeAgentConfigEntry
+from .residency import ModelResidency
+from .role import Role
+from .servers.address import shown_host
+
+TO_REDACT: Final = {
+    CONF_EXTERNAL_LLM_PROMPT,
+    CONF_EXTERNAL_LLM_TOOL_DESCRIPTION,
+    CONF_LLM_HEADERS,
+    CONF_PROMPT,
+    *(role.key("api_key") for role in Role),
+}
+
+
+async def async_get_config_entry_diagnostics(
+    hass: HomeAssistant, entry: HomeAgentConfigEntry
+) -> dict[str, Any]:
+    """Return the settings, what the servers hold, and the adviser's tables."""
+    data = entry.runtime_data
+    return {
+        "data": _settings(entry.data),
+        "subentries": [
+            {
+                "type": subentry.subentry_type,
+                "title": subentry.title,
+                "data": _settings(subentry.data),
+            }
+            for subentry in entry.subentries.values()
+        ],
+        "servers": [_server(item) for item in data.coordinators.values()],
+        "models": [_model(item) for item in data.residencies.values()],
+    }
+
+
+def _settings(data: Any) -> dict[str, Any]:
+    """Return settings without secrets; an address may have a password in it."""
+    return {
+        key: shown_host(value) if key.endswith("base_url") else value
+        for key, value in async_redact_data(dict(data), TO_REDACT).items()
+    }
+
+
+def _server(coordinator: ServerCoordinator) -> dict[str, Any]:
+    """Return what is known of a server."""
+    return {
+        "host": coordinator.host,
+        "kind": coordinator.connection.kind,
+        "answers": coordinator.last_update_success,
+        "keep_alive_refused": coordinator.connection.keep_alive_refused,
+        "loaded": [asdict(model) for model in coordinator.data or ()],
+    }
+
+
+def _model(residency: ModelResidency) -> dict[str, Any]:
+    """Return what is known of a role's model, with the adviser's table."""
+    history = residency.use.history
+    return {
+        "title": residency.subentry.title,
+        "model": residency.role.model,
+        "keep_alive": residency.keep_alive.text,
+        "residency": residency.state,
+        "adviser": {
+            "uses": len(history.uses),
+            "usual_load_seconds": history.load_seconds,
+            "cadence_seconds": history.cadence,
+            "suggestion": history.suggestion(residency.keep_alive),
+            "candidates": [
+                advice.rounded() for advice in history.table(residency.keep_alive)
+            ],
+        },
+    }
