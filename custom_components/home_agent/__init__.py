@@ -17,6 +17,7 @@ from .coordinator import ServerCoordinator
 from .data import HomeAgentConfigEntry, HomeAgentData, merged_config, subentry_role
 from .device import device_info, server_device_info
 from .issues import ResidencyChecks, forget_gone
+from .loader import ModelLoader
 from .migration import async_migrate_from_version_1
 from .model_use import model_uses
 from .residency import ModelResidency
@@ -115,7 +116,7 @@ async def async_migrate_entry(hass: HomeAssistant, entry: ConfigEntry[Any]) -> b
 def _watch(
     hass: HomeAssistant, entry: HomeAgentConfigEntry, subentry: ConfigSubentry
 ) -> None:
-    """Make what knows the residency of a subentry's model."""
+    """Make what knows the residency of a subentry's model, and what loads it."""
     data = entry.runtime_data
     connection = role_connection(
         merged_config(entry, subentry), subentry_role(subentry)
@@ -123,9 +124,9 @@ def _watch(
     root = server_root(connection.url)
     if root not in data.coordinators:
         data.coordinators[root] = ServerCoordinator(hass, entry, connection)
-    data.residencies[subentry.subentry_id] = ModelResidency(
-        hass, entry, subentry, data.coordinators[root]
-    )
+    residency = ModelResidency(hass, entry, subentry, data.coordinators[root])
+    data.residencies[subentry.subentry_id] = residency
+    data.loaders[subentry.subentry_id] = ModelLoader(hass, entry, residency)
 
 
 async def _async_connect(hass: HomeAssistant, entry: HomeAgentConfigEntry) -> None:

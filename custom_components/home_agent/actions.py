@@ -19,7 +19,7 @@ import probatio as vol
 from .const import DOMAIN
 from .data import HomeAgentConfigEntry
 from .keep_alive import InvalidKeepAlive, KeepAlive
-from .residency import ModelResidency
+from .loader import ModelLoader
 from .servers.base import Means
 from .tools.search_entities import DEFAULT_LIMIT, MAX_LIMIT
 from .vector_db_manager import VectorDBManager
@@ -129,22 +129,27 @@ async def _async_load_model(call: ServiceCall) -> ServiceResponse:
                 translation_key="invalid_keep_alive",
                 translation_placeholders={"value": str(value)},
             ) from err
+        if keep_alive.nanoseconds == 0:
+            raise ServiceValidationError(
+                translation_domain=DOMAIN, translation_key="load_for_nothing"
+            )
     loaded: list[JsonValueType] = []
-    for residency in _residencies(call, Means.WARM):
-        seconds = await residency.async_load(keep_alive)
-        loaded.append({"model": residency.role.model, "seconds": round(seconds, 3)})
+    for loader in _loaders(call, Means.WARM):
+        seconds = await loader.async_load(keep_alive)
+        model = loader.residency.role.model
+        loaded.append({"model": model, "seconds": round(seconds, 3)})
     return {"models": loaded}
 
 
 async def _async_unload_model(call: ServiceCall) -> None:
     """Unload models; raise as for loading."""
-    for residency in _residencies(call, Means.UNLOAD):
-        await residency.async_unload()
+    for loader in _loaders(call, Means.UNLOAD):
+        await loader.async_unload()
 
 
 @callback
-def _residencies(call: ServiceCall, means: Means) -> list[ModelResidency]:
-    """Return the residencies that a call is about.
+def _loaders(call: ServiceCall, means: Means) -> list[ModelLoader]:
+    """Return the loaders of the models that a call is about.
 
     Those of its devices; without any, all whose servers have the means.
     """
@@ -152,12 +157,12 @@ def _residencies(call: ServiceCall, means: Means) -> list[ModelResidency]:
         DOMAIN
     )
     by_subentry = {
-        subentry_id: residency
+        subentry_id: loader
         for entry in entries
-        for subentry_id, residency in entry.runtime_data.residencies.items()
+        for subentry_id, loader in entry.runtime_data.loaders.items()
     }
     if (device_ids := call.data.get(ATTR_DEVICE_ID)) is None:
-        return [item for item in by_subentry.values() if means in item.means]
+        return [item for item in by_subentry.values() if means in item.residency.means]
     found = []
     registry = dr.async_get(call.hass)
     for device_id in device_ids:

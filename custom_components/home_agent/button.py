@@ -11,7 +11,7 @@ from homeassistant.helpers.entity_platform import AddConfigEntryEntitiesCallback
 
 from .data import HomeAgentConfigEntry
 from .entity import ModelEntity
-from .residency import ModelResidency
+from .loader import ModelLoader
 from .servers.base import Means
 
 # The server decides what it can do at once.
@@ -23,19 +23,19 @@ class ModelButtonDescription(ButtonEntityDescription):
     """A button, on the devices of models whose server has the means."""
 
     means: Means
-    press: Callable[[ModelResidency], Awaitable[Any]]
+    press: Callable[[ModelLoader], Awaitable[Any]]
 
 
 BUTTONS: Final = (
     ModelButtonDescription(
         key="load",
         means=Means.LOAD,
-        press=lambda residency: residency.async_load(),
+        press=lambda loader: loader.async_load(),
     ),
     ModelButtonDescription(
         key="unload",
         means=Means.UNLOAD,
-        press=lambda residency: residency.async_unload(),
+        press=lambda loader: loader.async_unload(),
     ),
 )
 
@@ -46,12 +46,12 @@ async def async_setup_entry(
     async_add_entities: AddConfigEntryEntitiesCallback,
 ) -> None:
     """Add the buttons of each model."""
-    for subentry_id, residency in config_entry.runtime_data.residencies.items():
+    for subentry_id, loader in config_entry.runtime_data.loaders.items():
         async_add_entities(
             [
-                ModelButton(config_entry, residency, description)
+                ModelButton(config_entry, loader, description)
                 for description in BUTTONS
-                if description.means in residency.means
+                if description.means in loader.residency.means
             ],
             config_subentry_id=subentry_id,
         )
@@ -66,14 +66,15 @@ class ModelButton(ModelEntity, ButtonEntity):
     def __init__(
         self,
         entry: HomeAgentConfigEntry,
-        residency: ModelResidency,
+        loader: ModelLoader,
         description: ModelButtonDescription,
     ) -> None:
         """Do what a description says."""
-        super().__init__(entry, residency, description.key)
+        super().__init__(entry, loader.residency, description.key)
+        self._loader = loader
         self.entity_description = description
 
     @override
     async def async_press(self) -> None:
         """Load or unload; raise a ModelServerError, which is shown."""
-        await self.entity_description.press(self.residency)
+        await self.entity_description.press(self._loader)

@@ -60,8 +60,8 @@ class HomeAgentConversationEntity(conversation.ConversationEntity):
         if tools:
             self._llm_api = AgentAPI(hass, api_ids, tools)
         self._prefix = Prefix(hass, self._llm_api, self._prompt)
-        self._residency = entry.runtime_data.residencies[subentry.subentry_id]
-        self._residency.prefix = self._prefix
+        self._loader = entry.runtime_data.loaders[subentry.subentry_id]
+        self._loader.prefix = self._prefix
         self._attr_unique_id = subentry.subentry_id
         self._attr_device_info = device_info(entry, subentry)
         # The search tool comes with the Assist API.
@@ -89,10 +89,10 @@ class HomeAgentConversationEntity(conversation.ConversationEntity):
     async def async_prepare(self, language: str | None = None) -> None:
         """Make the models ready while somebody speaks or begins to write."""
         data = self._entry.runtime_data
-        residencies = [self._residency]
+        loaders = [self._loader]
         if self._searches:
-            residencies += [data.residencies[key] for key in data.vector_db_managers]
-        await asyncio.gather(*(item.async_prepare(language) for item in residencies))
+            loaders += [data.loaders[key] for key in data.vector_db_managers]
+        await asyncio.gather(*(item.async_prepare(language) for item in loaders))
 
     @property
     @override

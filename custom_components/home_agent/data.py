@@ -22,6 +22,7 @@ from .vector_db_manager import VectorDBManager
 
 if TYPE_CHECKING:
     from .coordinator import ServerCoordinator
+    from .loader import ModelLoader
     from .residency import ModelResidency
 
 SUBENTRY_ROLES: Final = {
@@ -40,6 +41,7 @@ class HomeAgentData:
 
     coordinators: dict[str, ServerCoordinator] = field(default_factory=dict)
     residencies: dict[str, ModelResidency] = field(default_factory=dict)
+    loaders: dict[str, ModelLoader] = field(default_factory=dict)
     vector_db_managers: dict[str, VectorDBManager] = field(default_factory=dict)
 
 

@@ -37,7 +37,8 @@ class TurnFigures:
     """What a turn cost: seconds and tokens; None is what the server does not tell.
 
     load_seconds, tokens and completion_seconds are sums over the turn's requests;
-    first_token_seconds is from its beginning to the first piece of an answer.
+    first_token_seconds is from its beginning to the first piece of an answer; prefix
+    is the key of the prompt that it began with.
     """
 
     started: datetime
@@ -49,6 +50,7 @@ class TurnFigures:
     cached_tokens: int | None
     completion_tokens: int | None
     completion_seconds: float | None
+    prefix: int | None
 
     @property
     def tokens_per_second(self) -> float | None:
@@ -286,4 +288,5 @@ class Turn:
             cached_tokens=total("cached_tokens"),
             completion_tokens=total("completion_tokens"),
             completion_seconds=total("completion_seconds"),
+            prefix=self.prefix,
         )

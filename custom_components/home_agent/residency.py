@@ -1,31 +1,20 @@
-"""Whether a role's model is in memory: seen, loaded ahead, primed, unloaded."""
+"""Whether a role's model is in memory, and what happens to it."""
 
-import asyncio
 from collections.abc import Callable
-from dataclasses import replace
 from datetime import timedelta
 from enum import StrEnum
 import logging
-from time import monotonic
 from typing import Final, Self, cast
 
 from homeassistant.config_entries import ConfigSubentry
 from homeassistant.core import CALLBACK_TYPE, HomeAssistant, callback
-from homeassistant.exceptions import HomeAssistantError
-from homeassistant.helpers.debounce import Debouncer
-from homeassistant.helpers.start import async_at_started
 from homeassistant.util import dt as dt_util
 
 from .coordinator import ServerCoordinator
 from .data import HomeAgentConfigEntry, merged_config, subentry_role
-from .exposed_entities import async_track_exposed_entities
 from .keep_alive import InvalidKeepAlive, KeepAlive, default_keep_alive
-from .model_use import announce_prompt, model_uses
-from .priming import Prefix, prefix_key
-from .prompt import text_length
-from .role import ModelRole, Role
+from .role import ModelRole
 from .servers.base import LOAD_TIMEOUT, LoadedModel, Means
-from .servers.errors import ModelNotFound
 from .servers.factory import means_of
 
 _LOGGER = logging.getLogger(__name__)
@@ -84,23 +73,12 @@ class ModelResidency:
         except InvalidKeepAlive:
             # Each turn says so; the entities should be there all the same.
             self.keep_alive = KeepAlive.parse(default_keep_alive(key))
-        self.warms_up: bool = config.get(self.kind.key("warm_up"), True)
-        self.prefix: Prefix | None = None
         self._entry = entry
         self._was: LoadedModel | None = None
         self._was_seen = False
         self._told: tuple[ResidencyState, LoadedModel | None, bool] | None = None
         self._event_listeners: list[Callable[[ResidencyEvent], None]] = []
         self._state_listeners: list[CALLBACK_TYPE] = []
-        self._preparing: asyncio.Task[None] | None = None
-        self._debouncer = Debouncer(
-            hass,
-            _LOGGER,
-            cooldown=PREFIX_COOLDOWN,
-            immediate=False,
-            function=self._async_prime_again,
-            background=True,
-        )
 
     @property
     def entry_id(self) -> str:
@@ -122,12 +100,6 @@ class ModelResidency:
         """Return what can be done about the model."""
         kind = self.coordinator.connection.kind
         return Means.NONE if kind is None else means_of(kind)
-
-    @property
-    def is_warmed(self) -> bool:
-        """Return whether the model is loaded ahead: one that leaves at once is not."""
-        wanted = self.warms_up and self.keep_alive.nanoseconds != 0
-        return wanted and Means.WARM in self.means
 
     @property
     def loaded(self) -> LoadedModel | None:
@@ -155,19 +127,12 @@ class ModelResidency:
             return ResidencyState.BUSY
         return ResidencyState.LOADED
 
-    # --- The life of an entry ---
-
     @callback
     def async_start(self) -> None:
-        """Watch, and load the model ahead if that is wanted."""
+        """Watch the server and our own requests until the entry is unloaded."""
         entry = self._entry
         entry.async_on_unload(self.coordinator.async_add_listener(self._server_asked))
         entry.async_on_unload(self.use.listen(self._use_changed))
-        entry.async_on_unload(self._debouncer.async_shutdown)
-        if self.prefix is not None:
-            entry.async_on_unload(
-                async_track_exposed_entities(self.hass, self._prefix_may_have_changed)
-            )
 
     @callback
     def async_store_kind(self) -> None:
@@ -198,162 +163,6 @@ class ModelResidency:
         self._event_listeners.append(listener)
         return lambda: self._event_listeners.remove(listener)
 
-    # --- Steering ---
-
-    async def async_load(self, keep_alive: KeepAlive | None = None) -> float:
-        """Load the model, or hold one that is loaded for longer; return seconds.
-
-        keep_alive takes the place of the configured one; a model that is loaded
-        on request for none at all is held for a minute. Raise a ModelServerError
-        if the server fails, NotSupported if it loads by its own rules.
-        """
-        async with self.use.lock:
-            return await self._async_load(keep_alive or self._hold)
-
-    async def async_unload(self) -> None:
-        """Unload the model; raise a ModelServerError as for loading."""
-        server = await self.role.server()
-        await server.unload(self.role.model)
-        self.use.is_leaving = True
-        self.use.primed = None
-        self.coordinator.hurry()
-
-    async def async_warm_up(self) -> None:
-        """Load the model, unless it shall not stay; log how long it took.
-
-        Raise ModelNotFound if the server does not have the model, and another
-        ModelServerError if it fails otherwise.
-        """
-        if Means.WARM not in self.means:
-            return
-        server = await self.role.server()
-        names = {model.name for model in await server.list_models()}
-        if names and not {self.role.model, f"{self.role.model}:latest"} & names:
-            raise ModelNotFound(server.http.host, f"there is no {self.role.model}")
-        if not self.is_warmed:
-            return
-        async with self.use.lock:
-            if not await self._async_is_loaded():
-                seconds = await self._async_load(self._hold)
-                _LOGGER.info("Loaded %s in %.1f s", self.role.model, seconds)
-
-    async def async_prepare(self, language: str | None = None) -> None:
-        """Make ready for a question that is being spoken.
-
-        Costs one small request where all is warm. The work goes on if the caller
-        does not wait for it: hanging up would end the load.
-        """
-        if self._preparing is None or self._preparing.done():
-            self._preparing = self._entry.async_create_background_task(
-                self.hass,
-                self._async_prepare(language),
-                f"prepare {self.role.model}",
-            )
-        await asyncio.shield(self._preparing)
-
-    async def _async_prepare(self, language: str | None) -> None:
-        """Load what has left, and evaluate its prompt."""
-        if Means.WARM not in self.means or not self.warms_up or self.use.turns:
-            return
-        try:
-            async with self.use.lock:
-                if not await self._async_is_loaded() or self._leaves_soon():
-                    await self._async_load(self._hold)
-            await self.async_prime(language)
-        except HomeAssistantError as err:
-            _LOGGER.debug("Cannot prepare %s: %s", self.role.model, err)
-
-    async def async_prime(self, language: str | None = None) -> None:
-        """Let the server evaluate the prompt's prefix, unless it has.
-
-        Never while a turn runs: it evaluates its own.
-        """
-        if self.prefix is None:
-            return
-        messages, tools = await self.prefix.async_make(language)
-        characters = text_length(messages, tools)
-        announce_prompt(self.hass, self.subentry.subentry_id, characters)
-        key = prefix_key(messages, tools)
-        async with self.use.lock:
-            await self.use.idle.wait()
-            if self.use.primed == key:
-                return
-            request = self.role.chat_request(messages, self._hold, tools)
-            server = await self.role.server()
-            started = monotonic()
-            with self.use.request():
-                # Not 0: on Ollama that is no limit.
-                answer = await server.chat(replace(request, max_tokens=1))
-            self.use.primed = key
-            self.use.history.calibrate(
-                characters, answer.stats.prompt_tokens, self.role.num_ctx
-            )
-            _LOGGER.debug(
-                "Evaluated the prompt of %s in %.1f s (%s tokens)",
-                self.role.model,
-                monotonic() - started,
-                answer.stats.prompt_tokens,
-            )
-
-    # --- Inside ---
-
-    @property
-    def _hold(self) -> KeepAlive:
-        """Return how long to hold a model that is loaded ahead."""
-        stays = self.keep_alive.nanoseconds != 0
-        return self.keep_alive if stays else HOLD_FOR_A_QUESTION
-
-    def _leaves_soon(self) -> bool:
-        """Return whether the model may leave while somebody speaks."""
-        model = self.loaded
-        return (
-            model is not None
-            and model.expires_at is not None
-            and model.expires_at - dt_util.utcnow() < LEAVES_SOON
-        )
-
-    async def _async_is_loaded(self) -> bool:
-        """Return whether the model is in memory now.
-
-        Where a server does not tell, one that was asked within its keep_alive is
-        taken to be there.
-        """
-        if self.coordinator.tells:
-            # What we asked since then may have changed it.
-            fresh = dt_util.utcnow() - FRESH
-            since = max(fresh, self.use.last_ended or fresh)
-            await self.coordinator.async_refresh_if_before(since)
-            if self.coordinator.data is not None:
-                return self.loaded is not None and not self.loaded.is_loading
-        if self.use.last_ended is None:
-            return False
-        seconds = self._hold.seconds
-        idle = dt_util.utcnow() - self.use.last_ended
-        return seconds is None or idle.total_seconds() < seconds
-
-    async def _async_load(self, keep_alive: KeepAlive) -> float:
-        """Load the model and return the seconds it took; the lock is held."""
-        server = await self.role.server()
-        was_loaded = self.loaded is not None
-        started = monotonic()
-        embedding = self.kind is Role.EMBEDDING
-        with self.use.request(loads=True):
-            self.coordinator.hurry()
-            await server.load(
-                self.role.model,
-                keep_alive,
-                num_ctx=None if embedding else self.role.num_ctx,
-                embedding=embedding,
-            )
-        seconds = monotonic() - started
-        if self.coordinator.tells:
-            await self.coordinator.async_refresh()
-        if not was_loaded:
-            self.use.primed = None
-            self.use.history.record_load(seconds)
-            model_uses(self.hass).save_soon()
-        return seconds
-
     @callback
     def _server_asked(self) -> None:
         """Tell what became of the model since the last poll."""
@@ -373,8 +182,6 @@ class ModelResidency:
             self.use.is_leaving = False
             if not is_first:
                 self._happened(ResidencyEvent.LOADED)
-            # Loaded by somebody else, or by a question of another prompt.
-            self._prefix_may_have_changed()
         elif before is not None and model is None:
             self.use.primed = None
             event = ResidencyEvent.EVICTED
@@ -419,31 +226,3 @@ class ModelResidency:
         self._told = told
         for listener in list(self._state_listeners):
             listener()
-
-    @callback
-    def _prefix_may_have_changed(self) -> None:
-        """Prime soon, once for all changes until then."""
-        if self.prefix is not None and self.warms_up and self.hass.is_running:
-            self._debouncer.async_schedule_call()
-
-    async def _async_prime_again(self) -> None:
-        """Evaluate a changed prefix, if the model is there anyway."""
-        try:
-            if await self._async_is_loaded():
-                await self.async_prime()
-        except HomeAssistantError as err:
-            _LOGGER.debug("Cannot prime %s: %s", self.role.model, err)
-
-
-async def async_started(hass: HomeAssistant) -> None:
-    """Wait until Home Assistant has started: only then the prompt is whole."""
-    started = asyncio.Event()
-
-    async def at_started(_: HomeAssistant) -> None:
-        started.set()
-
-    cancel = async_at_started(hass, at_started)
-    try:
-        await started.wait()
-    finally:
-        cancel()

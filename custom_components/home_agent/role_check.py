@@ -106,7 +106,7 @@ def _model_error(
     A cloud's list may be incomplete: Azure lists models, but is asked for
     deployments.
     """
-    found = next((m for m in models if m.name in (name, f"{name}:latest")), None)
+    found = server.find(name, models)
     if found is None:
         is_complete = server.kind is not ServerKind.CLOUD and models
         return "model_not_found" if is_complete else None

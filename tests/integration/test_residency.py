@@ -436,6 +436,7 @@ async def test_actions_that_cannot_be(at_home: Home, make_entry: MakeEntry) -> N
     for data, key in (
         ({"keep_alive": "5"}, "invalid_keep_alive"),
         ({"keep_alive": True}, "invalid_keep_alive"),
+        ({"keep_alive": "0s"}, "load_for_nothing"),
         ({"device_id": ["nothing"]}, "no_model_device"),
     ):
         with pytest.raises(ServiceValidationError) as caught:

@@ -6,8 +6,10 @@ from typing import Any
 
 from homeassistant.core import HomeAssistant
 from homeassistant.helpers.aiohttp_client import async_get_clientsession
+from homeassistant.helpers.dispatcher import async_dispatcher_connect
 import pytest
 
+from custom_components.home_agent.model_use import SIGNAL_TURN, TurnFigures
 from custom_components.home_agent.servers.base import Connection, ServerKind, collect
 from custom_components.home_agent.servers.detect import detect
 from custom_components.home_agent.servers.factory import connect
@@ -127,6 +129,28 @@ async def test_a_conversation(
         conversation={"llm_hass_api": [], "llm_keep_alive": "-1", "llm_max_tokens": 8},
     )
     assert speech(await say(home, "Say hello."))
+
+
+async def test_the_first_question_evaluates_only_itself(
+    home: HomeAssistant, make_entry: MakeEntry, llama_cpp: str
+) -> None:
+    """The real prefix, tools and all, was evaluated before."""
+    entry = await make_entry(
+        llama_cpp,
+        conversation={"llm_warm_up": True, "llm_max_tokens": 4, "llm_num_ctx": 4096},
+    )
+    await home.async_block_till_done(wait_background_tasks=True)
+    turns: list[TurnFigures] = []
+    (subentry_id,) = entry.subentries
+    async_dispatcher_connect(home, SIGNAL_TURN.format(subentry_id), turns.append)
+    await say(home, "Say hello to Ada.")
+    (turn,) = turns
+    assert turn.prompt_tokens is not None
+    assert turn.cached_tokens is not None
+    # The question has 5 tokens; with what the template puts around it 13.
+    assert turn.prompt_tokens > 1000
+    assert turn.prompt_tokens - turn.cached_tokens <= 13
+    await home.async_block_till_done(wait_background_tasks=True)
 
 
 async def test_embeddings(hass: HomeAssistant, embedder: str) -> None:

@@ -192,6 +192,11 @@ class ModelServer(ABC):
     async def loaded_models(self) -> list[LoadedModel] | None:
         """Return the models in memory, None where the server does not tell."""
 
+    def find(self, name: str, models: Sequence[ServerModel]) -> ServerModel | None:
+        """Return the model that requests call name, None if it is not there."""
+        names = (name, f"{name}:latest")
+        return next((model for model in models if model.name in names), None)
+
     def is_model(self, name: str, loaded: LoadedModel) -> bool:
         """Return whether a loaded model is the one that requests call name."""
         return loaded.name == name

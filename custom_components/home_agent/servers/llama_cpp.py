@@ -7,12 +7,12 @@ from ..keep_alive import KeepAlive
 from .address import server_root
 from .base import LOAD_TIMEOUT, LoadedModel, Means, ServerKind
 from .errors import ModelServerError, RequestRefused
-from .own_rules import OwnRulesServer
+from .own_rules import OneModelServer, OwnRulesServer
 
 _POLL_SECONDS: Final = 0.5
 
 
-class LlamaCppServer(OwnRulesServer):
+class LlamaCppServer(OneModelServer):
     """One model, always loaded; --sleep-idle-seconds lets it sleep."""
 
     kind = ServerKind.LLAMA_CPP

@@ -1,8 +1,9 @@
 """Servers that keep their models by rules of their own, set where they run."""
 
+from collections.abc import Sequence
 from typing import override
 
-from .base import LoadedModel, Means, ServerKind
+from .base import LoadedModel, Means, ServerKind, ServerModel
 from .openai_compatible import CloudServer, OpenAICompatibleServer
 
 
@@ -15,6 +16,15 @@ class OwnRulesServer(OpenAICompatibleServer):
     def may_send_keep_alive(self, model: str) -> bool:
         """Return False: the field has no effect."""
         return False
+
+
+class OneModelServer(OwnRulesServer):
+    """A server with one model, which it uses whatever requests call it."""
+
+    @override
+    def find(self, name: str, models: Sequence[ServerModel]) -> ServerModel | None:
+        """Return the one model."""
+        return models[0] if models else None
 
 
 class VLLMServer(OwnRulesServer):
@@ -40,13 +50,13 @@ class VLLMServer(OwnRulesServer):
         ]
 
 
-class TabbyAPIServer(OwnRulesServer):
+class TabbyAPIServer(OneModelServer):
     """TabbyAPI: one model, changed only with the operator's admin key."""
 
     kind = ServerKind.TABBYAPI
 
 
-class KoboldCppServer(OwnRulesServer):
+class KoboldCppServer(OneModelServer):
     """KoboldCpp: one model, unloaded by --adminunloadtimeout if at all."""
 
     kind = ServerKind.KOBOLDCPP

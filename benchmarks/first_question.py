@@ -1,0 +1,153 @@
+"""The first question after a start: what the server has to evaluate, and how long.
+
+    .venv/bin/python -m benchmarks.first_question [--rounds N]
+
+A real llama.cpp server with a very small model, once with the prompt evaluated
+ahead and once without, in turns. Each round is a server that has seen nothing; the
+second question begins a new conversation and stands for a warm one. Prints medians.
+"""
+
+import argparse
+import asyncio
+import gc
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import aiohttp
+from homeassistant import loader
+from homeassistant.components import conversation
+from homeassistant.components.homeassistant.exposed_entities import async_expose_entity
+from homeassistant.config_entries import ConfigSubentryData
+from homeassistant.core import Context, HomeAssistant
+from homeassistant.helpers import frame
+from homeassistant.helpers.dispatcher import async_dispatcher_connect
+from homeassistant.setup import async_setup_component
+
+import tests.ha_2026_11  # isort: skip - before the plugin
+from pytest_homeassistant_custom_component.common import (
+    MockConfigEntry,
+    async_test_home_assistant,
+)
+
+import custom_components.home_agent
+from custom_components.home_agent.const import DOMAIN
+from custom_components.home_agent.model_use import SIGNAL_TURN, TurnFigures
+from scripts import llama_cpp_server
+
+assert tests.ha_2026_11
+assert custom_components.home_agent
+
+ENTITIES = 30
+TEMPLATE = Path("tests/live/tools.jinja").read_text()
+# Equally long, and different from the first word on.
+QUESTIONS = ("Say hello to Ada.", "Tell Bob good night.")
+# The question with its template: what only this question can bring.
+USERS_OWN = "user\n{}<|im_end|>\n<|im_start|>assistant\n"
+
+
+async def furnish(hass: HomeAssistant) -> None:
+    """Put some exposed lights into the home."""
+    hass.data.pop(loader.DATA_CUSTOM_COMPONENTS, None)
+    for component in ("homeassistant", "intent", "llm", "conversation"):
+        assert await async_setup_component(hass, component, {})
+    for number in range(ENTITIES):
+        entity_id = f"light.lamp_{number}"
+        hass.states.async_set(entity_id, "on", {"friendly_name": f"Lamp {number}"})
+        async_expose_entity(hass, conversation.DOMAIN, entity_id, True)
+
+
+async def own_tokens(url: str, question: str) -> int:
+    """Return the tokens of a question and its template, by the server's count."""
+    body = {"content": USERS_OWN.format(question), "parse_special": True}
+    # A session of its own: the server closes kept connections after a stream.
+    async with (
+        aiohttp.ClientSession() as session,
+        session.post(f"{url}/tokenize", json=body) as response,
+    ):
+        return len((await response.json())["tokens"])
+
+
+async def one_round(hass: HomeAssistant, *, warm_up: bool) -> dict[str, float]:
+    """Return what two questions to a new server cost."""
+    server = llama_cpp_server.start(num_ctx=16384, chat_template=TEMPLATE)
+    url = server.listening_address
+    subentry = ConfigSubentryData(
+        subentry_type="conversation",
+        title="Agent",
+        unique_id=None,
+        data={
+            "llm_model": "smollm2",
+            "llm_hass_api": ["assist"],
+            "llm_max_tokens": 8,
+            "llm_temperature": 0.0,
+            "llm_warm_up": warm_up,
+        },
+    )
+    entry = MockConfigEntry(
+        domain=DOMAIN,
+        version=2,
+        data={"llm_base_url": url},
+        subentries_data=[subentry],
+    )
+    entry.add_to_hass(hass)
+    assert await hass.config_entries.async_setup(entry.entry_id)
+    await hass.async_block_till_done(wait_background_tasks=True)
+    (subentry_id,) = entry.subentries
+    turns: list[TurnFigures] = []
+    signal = SIGNAL_TURN.format(subentry_id)
+    end = async_dispatcher_connect(hass, signal, turns.append)
+    for question in QUESTIONS:
+        await conversation.async_converse(
+            hass, question, None, Context(), "en", "conversation.agent"
+        )
+    end()
+    own = await own_tokens(url, QUESTIONS[0])
+    await hass.async_block_till_done(wait_background_tasks=True)
+    await hass.config_entries.async_remove(entry.entry_id)
+    del server
+    gc.collect()
+    first, second = turns
+    return {
+        "prompt tokens": float(first.prompt_tokens or 0),
+        "evaluated for the first question": evaluated(first),
+        "of them the question's own, at most": float(own),
+        "evaluated for the second question": evaluated(second),
+        "first token of the first question, s": first.first_token_seconds or 0.0,
+        "first token of the second question, s": second.first_token_seconds or 0.0,
+    }
+
+
+def evaluated(turn: TurnFigures) -> float:
+    """Return the prompt tokens that did not come from the cache."""
+    return float((turn.prompt_tokens or 0) - (turn.cached_tokens or 0))
+
+
+async def run(rounds: int) -> None:
+    """Measure both in turns, and print them side by side."""
+    results: dict[bool, list[dict[str, float]]] = {True: [], False: []}
+    async with async_test_home_assistant() as hass:
+        frame.async_setup(hass)
+        await furnish(hass)
+        for _ in range(rounds):
+            for warm_up in (True, False):
+                results[warm_up].append(await one_round(hass, warm_up=warm_up))
+        await hass.async_stop(force=True)
+    print(f"medians of {rounds} rounds | evaluated ahead | not")
+    for name in results[True][0]:
+        ahead, cold = (
+            median(result[name] for result in results[key]) for key in (True, False)
+        )
+        print(f"{name} | {ahead:.3g} | {cold:.3g}")
+
+
+def main() -> None:
+    """Run from the command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=5)
+    options: Any = parser.parse_args()
+    asyncio.run(run(options.rounds))
+
+
+if __name__ == "__main__":
+    main()
