@@ -118,9 +118,6 @@ class ServerCoordinator(DataUpdateCoordinator[Loaded | None]):
             server = await self.server()
             if Means.LIST not in server.means:
                 return None
-            if self.updated_at is None:
-                # Learn which names stand for one file.
-                await server.check()
             models = await server.loaded_models()
         except ModelServerError as err:
             self.updated_at = None

@@ -69,8 +69,9 @@ async def _async_warm_up(hass: HomeAssistant, loaders: list[ModelLoader]) -> Non
         try:
             await loader.async_prime()
         except HomeAssistantError as err:
+            why = err.log_text if isinstance(err, ModelServerError) else err
             model = loader.residency.role.model
-            _LOGGER.warning("Cannot evaluate the prompt of %s ahead: %s", model, err)
+            _LOGGER.warning("Cannot evaluate the prompt of %s ahead: %s", model, why)
 
 
 async def _async_load(hass: HomeAssistant, loader: ModelLoader) -> bool:

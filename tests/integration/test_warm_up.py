@@ -154,6 +154,22 @@ async def test_a_failure_is_one_warning(
     assert speech(await say(home, "Hello")).startswith("Hello!")
 
 
+async def test_a_prompt_that_is_refused_says_why(
+    home: HomeAssistant,
+    ollama: OllamaStandIn,
+    make_entry: MakeEntry,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """A model that cannot use tools, for example."""
+    ollama.models[PRIMARY] = StandInModel(PRIMARY, capabilities=("completion",))
+    await make_entry(ollama.url, conversation=WARM)
+    await settle(home)
+    assert f"Cannot evaluate the prompt of {PRIMARY} ahead: RequestRefused" in (
+        caplog.text
+    )
+    assert "does not support tools" in caplog.text
+
+
 async def test_the_real_prefix_is_primed(
     home: HomeAssistant, ollama: OllamaStandIn, make_entry: MakeEntry
 ) -> None:

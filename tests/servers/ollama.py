@@ -29,12 +29,16 @@ _SECONDS_PER_TOKEN = 1e-4
 
 @dataclass(frozen=True)
 class StandInModel:
-    """A model that the stand-in has; dimension is that of its vectors."""
+    """A model that the stand-in has; dimension is that of its vectors.
+
+    file is what the name stands for: models with one file are one in memory.
+    """
 
     name: str
     capabilities: tuple[str, ...] = ("completion", "tools")
     size: int = 2 * GIB
     dimension: int = 256
+    file: str = ""
 
     @property
     def digest(self) -> str:
@@ -167,6 +171,7 @@ class OllamaStandIn(StandIn):
             {
                 "details": _tag(model)["details"],
                 "capabilities": list(model.capabilities),
+                "modelfile": f"# FROM {model.name}\nFROM {self._file(model)}\n",
                 "model_info": {"llama.context_length": 131072},
             }
         )
@@ -283,6 +288,19 @@ class OllamaStandIn(StandIn):
                 return self.models[known]
         raise Refusal(404, missing.format(name))
 
+    def _file(self, model: StandInModel) -> str:
+        """Return the file that a name stands for."""
+        return f"/models/blobs/sha256-{model.file or model.digest}"
+
+    def _loaded_as(self, model: StandInModel) -> str:
+        """Return the name by which a model's file is in memory, else its own."""
+        names = (
+            name
+            for name in self.memory.residents
+            if self._file(self.models[name]) == self._file(model)
+        )
+        return next(names, model.name)
+
     def _require(
         self,
         model: StandInModel,
@@ -307,7 +325,7 @@ class OllamaStandIn(StandIn):
             raise Refusal(400, str(err)) from err
         num_ctx = (body.get("options") or {}).get("num_ctx")
         async with self.memory.use(
-            model.name,
+            self._loaded_as(model),
             model.size,
             seconds=seconds,
             num_ctx=num_ctx,
@@ -318,7 +336,7 @@ class OllamaStandIn(StandIn):
     async def _drop(
         self, request: web.Request, model: StandInModel, *, chat: bool
     ) -> web.StreamResponse:
-        self.memory.expire(model.name)
+        self.memory.expire(self._loaded_as(model))
         return await self.write_json(request, _loaded(model, "unload", chat=chat))
 
     def _figures(

@@ -334,6 +334,16 @@ async def test_redirects_are_not_followed(
     assert not ollama.requests
 
 
+async def test_a_password_and_a_key(hass: HomeAssistant, ollama: OllamaStandIn) -> None:
+    """Both want the same header: an error, and not an exception of aiohttp's."""
+    url = ollama.url.replace("http://", "http://user:password@")
+    session = async_get_clientsession(hass)
+    server = await connect(session, Connection(url, "key", kind=ServerKind.OLLAMA))
+    with pytest.raises(CannotConnect) as caught:
+        await server.check()
+    assert "AUTH" in caught.value.detail
+
+
 # --- Residency ------------------------------------------------------------------
 
 
@@ -376,17 +386,23 @@ async def test_ollamas_cloud_models_get_no_keep_alive(hass: HomeAssistant) -> No
 
 async def test_two_names_of_one_file(hass: HomeAssistant) -> None:
     """The list has the name that the model was loaded by."""
-
-    class Alias(StandInModel):
-        digest = "ab" * 32
-
-    async with OllamaStandIn([Alias("a"), Alias("b"), StandInModel("c")]) as stand_in:
+    models = [StandInModel(name, file="f") for name in ("a", "b")]
+    async with OllamaStandIn([*models, StandInModel("c")]) as stand_in:
         server = await server_of(hass, stand_in)
-        await server.check()
         await server.load("a", FIVE_MINUTES)
+        await server.load("b", FIVE_MINUTES)
         (loaded,) = await server.loaded_models() or ()
-    assert server.is_model("b", loaded)
-    assert not server.is_model("c", loaded)
+        assert loaded.name == "a"
+        assert server.is_model("a", loaded)
+        # Known from the next look on, and then without another request.
+        assert not server.is_model("b", loaded)
+        assert not server.is_model("c", loaded)
+        assert not server.is_model("gone", loaded)
+        for _ in range(2):
+            (loaded,) = await server.loaded_models() or ()
+            assert server.is_model("b", loaded)
+            assert not server.is_model("c", loaded)
+        assert len(stand_in.sent("/api/show")) == 4
 
 
 async def test_a_server_whose_clock_is_wrong(

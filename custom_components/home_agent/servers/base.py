@@ -120,7 +120,6 @@ class LoadedModel:
     """
 
     name: str
-    digest: str | None = None
     size_bytes: int | None = None
     vram_bytes: int | None = None
     expires_at: datetime | None = None

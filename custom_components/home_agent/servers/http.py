@@ -114,6 +114,9 @@ class HttpClient:
             raise ServerTimedOut(self.host, f"no answer for {idle:g} s") from err
         except aiohttp.InvalidURL as err:
             raise CannotConnect(self.host, "not an address") from err
+        except ValueError as err:
+            # A password in the address and a key: both want the same header.
+            raise CannotConnect(self.host, self._redact(str(err))) from err
         except (aiohttp.ClientError, OSError) as err:
             detail = self._redact(str(err) or type(err).__name__)
             raise ConnectionLost(self.host, detail) from err

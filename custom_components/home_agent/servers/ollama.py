@@ -1,10 +1,11 @@
 """Ollama, over its native API: /v1 drops keep_alive and num_ctx without a word."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Iterable, Sequence
 from contextlib import aclosing
 from datetime import datetime, timedelta
 from email.utils import parsedate_to_datetime
+import re
 from typing import Any, Final, override
 
 import aiohttp
@@ -23,7 +24,7 @@ from .base import (
     ServerKind,
     ServerModel,
 )
-from .errors import ConnectionLost
+from .errors import ConnectionLost, ModelNotFound
 from .http import SHORT_TIMEOUT
 from .messages import (
     ChatAnswer,
@@ -48,6 +49,8 @@ _CLOUD_SUFFIXES: Final = (":cloud", "-cloud")
 # "For ever" is some 292 years from now (server/sched.go).
 _FOREVER: Final = timedelta(days=20 * 365)
 _PARALLEL_SHOWS: Final = 4
+# Comments in a Modelfile begin with #.
+_FROM: Final = re.compile(r"^FROM (.+)$", re.MULTILINE)
 # The header Date has whole seconds, and an answer takes its time.
 _SAME_TIME: Final = timedelta(seconds=3)
 
@@ -61,7 +64,9 @@ class OllamaServer(ModelServer):
     def __init__(self, session: aiohttp.ClientSession, connection: Connection) -> None:
         """Talk to the server of connection over session."""
         super().__init__(session, connection)
-        self._digests: dict[str, str] = {}
+        # Names that no loaded model had, and which file each name stands for.
+        self._looked_for: set[str] = set()
+        self._files: dict[str, str] = {}
 
     @override
     def may_send_keep_alive(self, model: str) -> bool:
@@ -144,7 +149,7 @@ class OllamaServer(ModelServer):
     @override
     async def check(self) -> None:
         """Raise a ModelServerError if the server is away or refuses the key."""
-        await self._tags()
+        await self.http.get(self._url("tags"))
 
     @override
     async def list_models(self) -> list[ServerModel]:
@@ -152,7 +157,7 @@ class OllamaServer(ModelServer):
 
         Ollama lists their capabilities from 0.30 on; before, each is asked for.
         """
-        tags = await self._tags()
+        tags = await self.http.get(self._url("tags"))
         limit = asyncio.Semaphore(_PARALLEL_SHOWS)
 
         async def with_capabilities(model: JsonObject) -> ServerModel:
@@ -162,7 +167,7 @@ class OllamaServer(ModelServer):
                     capabilities = await self._show_capabilities(model["name"])
             return ServerModel(model["name"], _capabilities(capabilities))
 
-        return await asyncio.gather(*map(with_capabilities, tags))
+        return await asyncio.gather(*map(with_capabilities, tags.get("models") or []))
 
     @override
     async def loaded_models(self) -> list[LoadedModel]:
@@ -179,22 +184,24 @@ class OllamaServer(ModelServer):
         server_now = _http_date(date) or now
         if abs(server_now - now) < _SAME_TIME:
             server_now = now
-        return [
-            _loaded_model(model, now, server_now)
-            for model in answer.get("models") or []
-        ]
+        models = answer.get("models") or []
+        if models:
+            await self._learn_files(model["name"] for model in models)
+        return [_loaded_model(model, now, server_now) for model in models]
 
     @override
     def is_model(self, name: str, loaded: LoadedModel) -> bool:
         """Return whether a loaded model is the one that requests call name.
 
-        Two names may stand for one file; the list then has the name that the
-        model was loaded by (server/sched.go: its key is the file).
+        Several names may stand for one file, with different templates; it is
+        loaded once, and listed by the name that loaded it (server/sched.go: its
+        key is the file). Which file is asked for at the next look.
         """
         if loaded.name in (name, f"{name}:latest"):
             return True
-        digest = self._digests.get(name) or self._digests.get(f"{name}:latest")
-        return digest is not None and digest == loaded.digest
+        self._looked_for.add(name)
+        file = self._files.get(name)
+        return file is not None and file == self._files.get(loaded.name)
 
     @override
     async def load(
@@ -269,12 +276,17 @@ class OllamaServer(ModelServer):
             raise self.http.error(str(error))
         return chunk
 
-    async def _tags(self) -> list[JsonObject]:
-        """Return the list of models, and remember what files they are."""
-        answer = await self.http.get(self._url("tags"))
-        models: list[JsonObject] = answer.get("models") or []
-        self._digests = {model["name"]: model.get("digest", "") for model in models}
-        return models
+    async def _learn_files(self, loaded: Iterable[str]) -> None:
+        """Learn which files names stand for, where a name alone finds nothing."""
+        if not self._looked_for:
+            return
+        for name in {*self._looked_for, *loaded} - self._files.keys():
+            try:
+                answer = await self.http.post(self._url("show"), {"model": name})
+            except ModelNotFound:
+                answer = {}
+            files = _FROM.findall(answer.get("modelfile") or "")
+            self._files[name] = files[-1] if files else name
 
     async def _show_capabilities(self, model: str) -> list[str] | None:
         """Return what the server says a model can do, None before 0.6.4."""
@@ -354,7 +366,6 @@ def _loaded_model(
     forever = left > _FOREVER
     return LoadedModel(
         name=model["name"],
-        digest=model.get("digest"),
         size_bytes=model.get("size"),
         vram_bytes=model.get("size_vram"),
         expires_at=None if forever else now + left,
