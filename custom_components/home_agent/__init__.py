@@ -13,7 +13,7 @@ from homeassistant.helpers.typing import ConfigType
 
 from .actions import async_setup_actions
 from .const import CONF_LLM_SERVER_KIND, DOMAIN, SUBENTRY_EMBEDDING
-from .coordinator import ServerCoordinator
+from .coordinator import shared_coordinator
 from .data import HomeAgentConfigEntry, HomeAgentData, merged_config, subentry_role
 from .device import device_info, server_device_info
 from .issues import ResidencyChecks, forget_gone
@@ -123,7 +123,7 @@ def _watch(
     )
     root = server_root(connection.url)
     if root not in data.coordinators:
-        data.coordinators[root] = ServerCoordinator(hass, entry, connection)
+        data.coordinators[root] = shared_coordinator(hass, entry, connection)
     residency = ModelResidency(hass, entry, subentry, data.coordinators[root])
     data.residencies[subentry.subentry_id] = residency
     data.loaders[subentry.subentry_id] = ModelLoader(hass, entry, residency)

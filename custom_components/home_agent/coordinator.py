@@ -3,22 +3,22 @@
 import asyncio
 from datetime import datetime, timedelta
 import logging
-from typing import TYPE_CHECKING, Final, override
+from typing import Any, Final, override
 
 from homeassistant.components.websocket_api.const import DATA_CONNECTIONS
+from homeassistant.config_entries import ConfigEntry
 from homeassistant.core import HomeAssistant, callback
 from homeassistant.helpers.aiohttp_client import async_get_clientsession
 from homeassistant.helpers.debounce import Debouncer
 from homeassistant.helpers.update_coordinator import DataUpdateCoordinator, UpdateFailed
 from homeassistant.util import dt as dt_util
+from homeassistant.util.hass_dict import HassKey
 
-from .servers.address import shown_host
+from .const import DOMAIN
+from .servers.address import server_root, shown_host
 from .servers.base import Connection, LoadedModel, Means, ModelServer
 from .servers.errors import ModelServerError
 from .servers.factory import connect, means_of
-
-if TYPE_CHECKING:
-    from .data import HomeAgentConfigEntry
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -35,28 +35,53 @@ AFTER_EXPIRY: Final = timedelta(seconds=2)
 type Loaded = tuple[LoadedModel, ...]
 
 
+_DATA: Final[HassKey[dict[str, ServerCoordinator]]] = HassKey(f"{DOMAIN}_coordinators")
+
+
+@callback
+def shared_coordinator(
+    hass: HomeAssistant, entry: ConfigEntry[Any], connection: Connection
+) -> ServerCoordinator:
+    """Return the coordinator of a server, one for all entries.
+
+    It ends with the last entry that has asked for it.
+    """
+    shared = hass.data.setdefault(_DATA, {})
+    root = server_root(connection.url)
+    if (coordinator := shared.get(root)) is None:
+        coordinator = shared[root] = ServerCoordinator(hass, connection)
+    coordinator.entries.append(entry)
+
+    async def release() -> None:
+        coordinator.entries.remove(entry)
+        if not coordinator.entries:
+            del shared[root]
+            await coordinator.async_shutdown()
+
+    entry.async_on_unload(release)
+    return coordinator
+
+
 class ServerCoordinator(DataUpdateCoordinator[Loaded | None]):
     """The models in a server's memory, None where the server does not tell.
 
-    A poll is a request that no server counts as a use of a model.
+    A poll is a request that no server counts as a use of a model. Several entries
+    may have roles on one server: entries are those that it is asked for.
     """
 
-    config_entry: HomeAgentConfigEntry
-
-    def __init__(
-        self, hass: HomeAssistant, entry: HomeAgentConfigEntry, connection: Connection
-    ) -> None:
+    def __init__(self, hass: HomeAssistant, connection: Connection) -> None:
         """Poll the server of a connection, if its kind tells what it holds."""
         super().__init__(
             hass,
             _LOGGER,
-            config_entry=entry,
+            config_entry=None,
             name=connection.url,
             request_refresh_debouncer=Debouncer(
                 hass, _LOGGER, cooldown=HURRY_COOLDOWN, immediate=True
             ),
         )
         self.connection = connection
+        self.entries: list[ConfigEntry[Any]] = []
         self._server: ModelServer | None = None
         # An answer that was asked for earlier must not come in later.
         self._asking = asyncio.Lock()
@@ -100,8 +125,8 @@ class ServerCoordinator(DataUpdateCoordinator[Loaded | None]):
         """Poll quickly for a while, and soon: something is happening."""
         self._changed_at = dt_util.utcnow()
         if self.tells:
-            self.config_entry.async_create_background_task(
-                self.hass, self.async_request_refresh(), f"poll {self.name}"
+            self.hass.async_create_background_task(
+                self.async_request_refresh(), f"poll {self.name}"
             )
 
     @override
@@ -113,7 +138,7 @@ class ServerCoordinator(DataUpdateCoordinator[Loaded | None]):
     async def _async_ask(self) -> Loaded | None:
         """Ask the server."""
         before = self.data if self.last_update_success else None
-        self.update_interval = REST if self.tells else None
+        self.update_interval = REST if self._is_polled else None
         try:
             server = await self.server()
             if Means.LIST not in server.means:
@@ -128,8 +153,16 @@ class ServerCoordinator(DataUpdateCoordinator[Loaded | None]):
         self.came = [m.name for m in loaded or () if m.name not in there]
         if loaded != before:
             self._changed_at = self.updated_at
-        self.update_interval = self._interval(loaded or ())
+        if self._is_polled:
+            self.update_interval = self._interval(loaded or ())
         return loaded
+
+    @property
+    def _is_polled(self) -> bool:
+        """Return whether to ask again: the user may have switched that off."""
+        return self.tells and not all(
+            entry.pref_disable_polling for entry in self.entries
+        )
 
     def _interval(self, loaded: Loaded) -> timedelta:
         """Return the time until the next poll."""

@@ -94,7 +94,13 @@ def model_missing(
     if err is None:
         clear(hass, "model_missing", residency)
     else:
-        report(hass, "model_missing", residency, severity=ir.IssueSeverity.ERROR)
+        report(
+            hass,
+            "model_missing",
+            residency,
+            fix={"pull": True} if Means.PULL in residency.means else None,
+            severity=ir.IssueSeverity.ERROR,
+        )
 
 
 @callback

@@ -1,6 +1,8 @@
 """Load a role's model ahead of the question, and let it read its prompt."""
 
 import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from dataclasses import replace
 from datetime import timedelta
 import logging
@@ -105,6 +107,16 @@ class ModelLoader:
         self._use.is_leaving = True
         self._use.primed = None
         self.residency.coordinator.hurry()
+
+    async def async_pull(self) -> AsyncGenerator[float]:
+        """Let the server get the model, and yield how much of it is there.
+
+        Raise a ModelServerError if it fails, NotSupported if it cannot.
+        """
+        server = await self._role.server()
+        async with aclosing(server.pull(self._role.model)) as parts:
+            async for fraction in parts:
+                yield fraction
 
     async def async_warm_up(self) -> None:
         """Load the model, unless it shall not stay; log how long it took.

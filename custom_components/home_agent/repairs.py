@@ -1,6 +1,7 @@
 """Fix what a repair reports, in a click."""
 
-from typing import Any, Final
+import asyncio
+from typing import Any, Final, override
 
 from homeassistant.components.repairs import RepairsFlow, RepairsFlowResult
 from homeassistant.config_entries import ConfigSubentry
@@ -11,7 +12,9 @@ import probatio as vol
 from .data import HomeAgentConfigEntry, subentry_role
 from .forms import keep_alive_select, num_ctx_number
 from .keep_alive import InvalidKeepAlive, KeepAlive
+from .loader import ModelLoader
 from .role import Role
+from .servers.errors import ModelServerError
 
 _KEEP_ALIVE: Final = "keep_alive"
 _NUM_CTX: Final = "num_ctx"
@@ -23,22 +26,111 @@ async def async_create_fix_flow(
     hass: HomeAssistant, issue_id: str, data: IssueData | None
 ) -> RepairsFlow:
     """Return the flow that fixes an issue."""
-    return SettingFlow(data or {})
+    issue = data or {}
+    return PullFlow(issue) if issue.get("pull") else SettingFlow(issue)
 
 
-class SettingFlow(RepairsFlow):
-    """Shows the setting that would help, and stores it."""
+class IssueFlow(RepairsFlow):
+    """What the flows share: the issue that they fix."""
 
     def __init__(self, issue: IssueData) -> None:
         """Fix an issue with what was reported with it."""
         self._issue = issue
 
+    @property
+    def _entry(self) -> HomeAgentConfigEntry | None:
+        """Return the entry that the issue is about, None if it is gone."""
+        return self.hass.config_entries.async_get_entry(str(self._issue["entry_id"]))
+
     async def async_step_init(
         self, user_input: dict[str, Any] | None = None
     ) -> RepairsFlowResult:
-        """Go to the one step."""
+        """Go to the first step."""
         return await self.async_step_confirm()
 
+    async def async_step_confirm(
+        self, user_input: dict[str, Any] | None = None
+    ) -> RepairsFlowResult:
+        """Show what will be done, and do it when that is confirmed."""
+        raise NotImplementedError
+
+    def _placeholders(self) -> dict[str, str]:
+        """Return the placeholders of the issue's own text."""
+        registry = ir.async_get(self.hass)
+        issue = registry.async_get_issue(self.handler, self.issue_id)
+        return dict(issue.translation_placeholders or {}) if issue else {}
+
+
+class PullFlow(IssueFlow):
+    """Lets the server get a model that it does not have."""
+
+    _pulling: asyncio.Task[None] | None = None
+    _failure: str | None = None
+
+    @override
+    async def async_step_confirm(
+        self, user_input: dict[str, Any] | None = None
+    ) -> RepairsFlowResult:
+        """Show what will be got."""
+        if user_input is not None:
+            return await self.async_step_pull()
+        return self.async_show_form(
+            step_id="confirm",
+            data_schema=vol.Schema({}),
+            description_placeholders=self._placeholders(),
+        )
+
+    async def async_step_pull(
+        self, user_input: dict[str, Any] | None = None
+    ) -> RepairsFlowResult:
+        """Show how much of the model is there."""
+        entry = self._entry
+        key = str(self._issue["subentry_id"])
+        loaders = entry.runtime_data.loaders if entry else {}
+        if entry is None or key not in loaders:
+            return self.async_abort(reason="entry_not_loaded")
+        if self._pulling is None:
+            # The entry's own: it goes on if the dialog is closed.
+            self._pulling = entry.async_create_background_task(
+                self.hass, self._async_pull(loaders[key]), "pull a model"
+            )
+        if not self._pulling.done():
+            return self.async_show_progress(
+                step_id="pull",
+                progress_action="pull",
+                progress_task=self._pulling,
+                description_placeholders=self._placeholders(),
+            )
+        return self.async_show_progress_done(next_step_id="pulled")
+
+    async def async_step_pulled(
+        self, user_input: dict[str, Any] | None = None
+    ) -> RepairsFlowResult:
+        """Load the model as at the start, or say what the server said."""
+        if self._failure is not None:
+            return self.async_abort(
+                reason="pull_failed",
+                description_placeholders={
+                    **self._placeholders(),
+                    "error": self._failure,
+                },
+            )
+        self.hass.config_entries.async_schedule_reload(str(self._issue["entry_id"]))
+        return self.async_create_entry(data={})
+
+    async def _async_pull(self, loader: ModelLoader) -> None:
+        """Get the model."""
+        try:
+            async for fraction in loader.async_pull():
+                self.async_update_progress(fraction)
+        except ModelServerError as err:
+            self._failure = err.detail
+
+
+class SettingFlow(IssueFlow):
+    """Shows the setting that would help, and stores it."""
+
+    @override
     async def async_step_confirm(
         self, user_input: dict[str, Any] | None = None
     ) -> RepairsFlowResult:
@@ -65,20 +157,12 @@ class SettingFlow(RepairsFlow):
             description_placeholders=self._placeholders(),
         )
 
-    def _placeholders(self) -> dict[str, str]:
-        """Return the placeholders of the issue's own text."""
-        registry = ir.async_get(self.hass)
-        issue = registry.async_get_issue(self.handler, self.issue_id)
-        return dict(issue.translation_placeholders or {}) if issue else {}
-
     def _store(self, values: dict[str, Any]) -> None:
         """Store the setting with each subentry that the issue is about.
 
         Without a value of its own a keep_alive is taken out.
         """
-        entry: HomeAgentConfigEntry | None
-        entry = self.hass.config_entries.async_get_entry(str(self._issue["entry_id"]))
-        if entry is None:
+        if (entry := self._entry) is None:
             return
         for subentry in self._subentries(entry):
             role = subentry_role(subentry)

@@ -406,6 +406,47 @@ async def test_a_prompt_that_does_not_fit(
     assert issue(day.hass, "prompt_too_long") is None
 
 
+async def test_a_missing_model_is_pulled(
+    day: Day, make_entry: MakeEntry, hass_client: ClientSessionGenerator
+) -> None:
+    """In a click, with its progress; what the server says if it fails."""
+    external = {"external_llm_model": "new", "external_llm_warm_up": True}
+    await make_entry(day.server.url, conversation={}, external_llm=external)
+    await day.hass.async_block_till_done(wait_background_tasks=True)
+    reported = issue(day.hass, "model_missing")
+    assert reported
+    assert reported.is_fixable
+    client = await signed_in(day.hass, hass_client)
+
+    async def pull() -> dict[str, Any]:
+        response = await client.post(
+            "/api/repairs/issues/fix",
+            json={"handler": DOMAIN, "issue_id": reported.issue_id},
+        )
+        answer: dict[str, Any] = await response.json()
+        assert answer["description_placeholders"]["model"] == "new"
+        path = f"/api/repairs/issues/fix/{answer['flow_id']}"
+        day.server.hold()
+        answer = await (await client.post(path, json={})).json()
+        assert (answer["type"], answer["progress_action"]) == ("progress", "pull")
+        day.server.release()
+        for _ in range(200):
+            await asyncio.sleep(0)
+        await day.hass.async_block_till_done(wait_background_tasks=True)
+        after: dict[str, Any] = await (await client.get(path)).json()
+        return after
+
+    answer = await pull()
+    assert (answer["type"], answer["reason"]) == ("abort", "pull_failed")
+    assert "file does not exist" in answer["description_placeholders"]["error"]
+    assert issue(day.hass, "model_missing")
+    day.server.library["new"] = StandInModel("new")
+    assert (await pull())["type"] == "create_entry"
+    assert issue(day.hass, "model_missing") is None
+    await day.hass.async_block_till_done(wait_background_tasks=True)
+    assert day.server.memory.loads == ["new"]
+
+
 async def test_issues_of_what_is_gone(day: Day, make_entry: MakeEntry) -> None:
     """They go with their subentry, and with their entry."""
     external = {"external_llm_model": "gone", "external_llm_warm_up": True}

@@ -213,6 +213,35 @@ async def test_polls_at_rest(at_home: Home, make_entry: MakeEntry) -> None:
     assert 9 <= len(polls) <= 10
 
 
+async def test_one_poll_for_two_entries(
+    at_home: Home, make_entry: MakeEntry, home: HomeAssistant
+) -> None:
+    """A server is asked once, whoever has roles on it; until the last one goes."""
+    server = at_home.server
+    first = await make_entry(server.url, conversation={})
+    second = await make_entry(f"{server.url}/v1", conversation={})
+    await at_home.settle()
+    for _ in range(10):
+        await at_home.advance(10)
+
+    async def polls() -> int:
+        server.requests.clear()
+        for _ in range(30):
+            await at_home.advance(10)
+        return len(server.requests)
+
+    assert 4 <= await polls() <= 5
+    assert await home.config_entries.async_unload(first.entry_id)
+    assert 4 <= await polls() <= 5
+    # "Enable polling" in the entry's system options.
+    home.config_entries.async_update_entry(second, pref_disable_polling=True)
+    await home.config_entries.async_reload(second.entry_id)
+    await at_home.settle()
+    assert await polls() == 0
+    assert await home.config_entries.async_unload(second.entry_id)
+    assert await polls() == 0
+
+
 async def test_polls_quicken_for_who_looks(
     at_home: Home, make_entry: MakeEntry
 ) -> None:

@@ -90,6 +90,8 @@ class OllamaStandIn(StandIn):
         self.version = version
         self.lists_capabilities = tuple(map(int, version.split(".")[:2])) >= (0, 30)
         self.evaluated_tokens: list[int] = []
+        # What can be pulled, by name.
+        self.library: dict[str, StandInModel] = {}
         get, post = "GET", "POST"
         self.routes = {
             (get, "/"): self._root,
@@ -97,6 +99,7 @@ class OllamaStandIn(StandIn):
             (get, "/api/tags"): self._tags,
             (get, "/api/ps"): self._ps,
             (post, "/api/show"): self._show,
+            (post, "/api/pull"): self._pull,
             (post, "/api/chat"): self._chat,
             (post, "/api/generate"): self._generate,
             (post, "/api/embed"): self._embed,
@@ -175,6 +178,19 @@ class OllamaStandIn(StandIn):
                 "model_info": {"llama.context_length": 131072},
             }
         )
+
+    async def _pull(self, request: web.Request, body: Any) -> web.StreamResponse:
+        lines: list[dict[str, Any]] = [{"status": "pulling manifest"}]
+        if (model := self.library.get(body["model"])) is None:
+            lines.append({"error": "pull model manifest: file does not exist"})
+        else:
+            part = {"status": f"pulling {model.digest[:12]}", "total": model.size}
+            done = (model.size // 2, model.size)
+            lines += [part, *(part | {"completed": count} for count in done)]
+            lines.append({"status": "success"})
+            self.models[model.name] = model
+        encoded = [json.dumps(line).encode() + b"\n" for line in lines]
+        return await self.write_lines(request, "application/x-ndjson", encoded)
 
     async def _chat(self, request: web.Request, body: Any) -> web.StreamResponse:
         model = self._model(body)

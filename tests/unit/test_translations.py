@@ -152,7 +152,16 @@ def test_repairs_have_texts() -> None:
     reported = set(re.findall(r'"(\w+)",\s+residency', sources()))
     assert reported == {key.removesuffix("_by_hand") for key in TEXTS["issues"]}
     known = {
-        *("cold_starts", "held", "host", "keep_alive", "limit", "minutes", "model"),
+        *(
+            "cold_starts",
+            "error",
+            "held",
+            "host",
+            "keep_alive",
+            "limit",
+            "minutes",
+            "model",
+        ),
         *("num_ctx", "others", "seconds", "times", "title", "tokens"),
     }
     for issue in TEXTS["issues"].values():

@@ -13,6 +13,7 @@ import aiohttp
 from ..const import DEFAULT_IDLE_TIMEOUT
 from ..keep_alive import KeepAlive
 from .address import is_azure, is_cloud
+from .errors import NotSupported
 from .http import HttpClient
 from .messages import (
     ChatAnswer,
@@ -52,7 +53,8 @@ class Means(Flag):
     KEEP_ALIVE: each value of a keep_alive has its effect, by whatever means.
     LIST: it tells which models are in memory. LOAD, UNLOAD: on request, and not
     only because a question came in. WARM: questions may be asked that nobody
-    waits for, to load a model and to evaluate a prompt: they cost nothing.
+    waits for, to load a model and to evaluate a prompt: they cost nothing. PULL: it
+    can get a model that it does not have.
     """
 
     NONE = 0
@@ -61,6 +63,7 @@ class Means(Flag):
     LOAD = auto()
     UNLOAD = auto()
     WARM = auto()
+    PULL = auto()
 
 
 class Capability(StrEnum):
@@ -221,6 +224,14 @@ class ModelServer(ABC):
 
         Raise NotSupported where the server has no such request.
         """
+
+    async def pull(self, model: str) -> AsyncGenerator[float]:
+        """Get a model, and yield how much of it is there, from 0 to 1.
+
+        Raise NotSupported where the server cannot.
+        """
+        raise NotSupported(self.http.host)
+        yield
 
 
 async def collect(deltas: AsyncGenerator[ChatDelta]) -> ChatAnswer:

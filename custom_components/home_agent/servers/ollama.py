@@ -59,7 +59,7 @@ class OllamaServer(ModelServer):
     """An Ollama; an address with /v1 at its end is the same server."""
 
     kind = ServerKind.OLLAMA
-    means = Means.KEEP_ALIVE | Means.LIST | Means.LOAD | Means.UNLOAD | Means.WARM
+    means = ~Means.NONE
 
     def __init__(self, session: aiohttp.ClientSession, connection: Connection) -> None:
         """Talk to the server of connection over session."""
@@ -237,6 +237,26 @@ class OllamaServer(ModelServer):
         await self.http.post(
             self._url("generate"), {"model": model, "keep_alive": 0, "stream": False}
         )
+
+    @override
+    async def pull(self, model: str) -> AsyncGenerator[float]:
+        """Get a model from its library, and yield how much of it is there.
+
+        The stream has a line for each part of a file:
+
+            {"status": "pulling manifest"}
+            {"status": "pulling 8eeb52dfb3bb", "total": 5e9, "completed": 1e9}
+            {"status": "success"}
+        """
+        lines = self.http.post_lines(self._url("pull"), {"model": model})
+        async with aclosing(lines):
+            async for line in lines:
+                chunk = self._parse_line(line)
+                if chunk.get("status") == "success":
+                    return
+                if total := chunk.get("total"):
+                    yield chunk.get("completed", 0) / total
+        raise ConnectionLost(self.http.host, "the stream ended before its end mark")
 
     def _url(self, endpoint: str) -> str:
         """Return the address of a native endpoint."""
