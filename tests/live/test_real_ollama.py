@@ -68,6 +68,60 @@ async def test_keep_alive_holds(
         assert abs(left - timedelta(seconds=seconds)) < timedelta(seconds=5)
 
 
+async def test_sensors_agree(home: HomeAssistant, make_entry: MakeEntry) -> None:
+    """Loaded ahead, used, unloaded by a button and behind our back."""
+    entry = await make_entry(
+        URL,
+        conversation={
+            "llm_model": MODEL,
+            "llm_hass_api": [],
+            "llm_keep_alive": "5m",
+            "llm_max_tokens": 3,
+            "llm_num_ctx": 1024,
+            "llm_warm_up": True,
+        },
+    )
+    server = await connect(async_get_clientsession(home), Connection(URL))
+    (coordinator,) = entry.runtime_data.coordinators.values()
+
+    async def agree() -> None:
+        await home.async_block_till_done(wait_background_tasks=True)
+        await coordinator.async_refresh()
+        models = await server.loaded_models() or ()
+        state = home.states.get("sensor.agent_residency")
+        assert state
+        assert state.state == ("loaded" if models else "unloaded")
+        until = home.states.get("sensor.agent_loaded_until")
+        memory = home.states.get("sensor.agent_memory")
+        assert until
+        assert memory
+        if not models:
+            assert (until.state, memory.state) == ("unknown", "unknown")
+            return
+        (model,) = models
+        assert model.expires_at
+        assert model.size_bytes
+        shown = dt_util.parse_datetime(until.state)
+        assert shown
+        assert abs(shown - model.expires_at) < timedelta(seconds=2)
+        assert abs(float(memory.state) - model.size_bytes / 1e9) < 0.01
+
+    await agree()
+    assert await server.loaded_models()
+    assert speech(await say(home, "Hello"))
+    await agree()
+    await home.services.async_call(
+        "button", "press", {"entity_id": "button.agent_unload"}, blocking=True
+    )
+    await assert_leaves(server)
+    await agree()
+    await home.services.async_call("home_agent", "load_model", {}, blocking=True)
+    await agree()
+    await server.unload(MODEL)
+    await assert_leaves(server)
+    await agree()
+
+
 async def test_load_and_unload(hass: HomeAssistant) -> None:
     """A model can be loaded, held longer and unloaded without a question."""
     server = await connect(async_get_clientsession(hass), Connection(URL))
