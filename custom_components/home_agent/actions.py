@@ -18,6 +18,7 @@ import probatio as vol
 
 from .const import DOMAIN
 from .data import HomeAgentConfigEntry
+from .entity_search import EntityFilter, entity_search
 from .keep_alive import InvalidKeepAlive, KeepAlive
 from .loader import ModelLoader
 from .servers.base import Means
@@ -29,12 +30,17 @@ SERVICE_SEARCH_ENTITIES: Final = "search_entities"
 SERVICE_UNLOAD_MODEL: Final = "unload_model"
 ATTR_KEEP_ALIVE: Final = "keep_alive"
 
+_TEXTS: Final = vol.All(cv.ensure_list, [cv.string])
 _SEARCH_ENTITIES_SCHEMA: Final = vol.Schema(
     {
         vol.Required("query"): vol.All(cv.string, vol.Length(min=1)),
         vol.Optional("limit", default=DEFAULT_LIMIT): vol.All(
             vol.Coerce(int), vol.Range(min=1, max=MAX_LIMIT)
         ),
+        vol.Optional("domain"): _TEXTS,
+        vol.Optional("area"): _TEXTS,
+        vol.Optional("device_class"): _TEXTS,
+        vol.Optional("all_categories", default=False): cv.boolean,
         vol.Optional(ATTR_CONFIG_ENTRY_ID): cv.string,
     }
 )
@@ -74,13 +80,23 @@ def async_setup_actions(hass: HomeAssistant) -> None:
 
 
 async def _async_search_entities(call: ServiceCall) -> ServiceResponse:
-    """Return {"entities": [...]}, the exposed entities that fit best, first.
+    """Return {"entities": [...], "mode": ...}, the best exposed entities first.
 
-    Raise ServiceValidationError where there is no index, a ModelServerError if
-    the question cannot be embedded.
+    mode says by which ballots; without an embedding model, or while its server
+    is away, it is "lexical".
     """
-    manager = _manager(call.hass, call.data.get(ATTR_CONFIG_ENTRY_ID))
-    matches = await manager.async_search(call.data["query"], call.data["limit"])
+    data = call.data
+    result = await entity_search(call.hass).async_search(
+        data["query"],
+        data["limit"],
+        manager=_manager(call.hass, data.get(ATTR_CONFIG_ENTRY_ID)),
+        where=EntityFilter(
+            domains=data.get("domain", ()),
+            areas=data.get("area", ()),
+            device_classes=data.get("device_class", ()),
+            all_categories=data["all_categories"],
+        ),
+    )
     return {
         "entities": [
             {
@@ -90,14 +106,18 @@ async def _async_search_entities(call: ServiceCall) -> ServiceResponse:
                 "floor": match.entity.floor,
                 "score": round(match.score, 4),
             }
-            for match in matches
-        ]
+            for match in result.matches
+        ],
+        "mode": result.mode,
     }
 
 
 @callback
-def _manager(hass: HomeAssistant, entry_id: str | None) -> VectorDBManager:
-    """Return the index to search in: that of an entry, else the first."""
+def _manager(hass: HomeAssistant, entry_id: str | None) -> VectorDBManager | None:
+    """Return the embeddings to search with: those of an entry, else the first.
+
+    Raise ServiceValidationError if the entry has none.
+    """
     entries: list[HomeAgentConfigEntry]
     if entry_id is None:
         entries = hass.config_entries.async_loaded_entries(DOMAIN)
@@ -108,6 +128,8 @@ def _manager(hass: HomeAssistant, entry_id: str | None) -> VectorDBManager:
     for entry in entries:
         for manager in entry.runtime_data.vector_db_managers.values():
             return manager
+    if entry_id is None:
+        return None
     raise ServiceValidationError(
         translation_domain=DOMAIN, translation_key="no_embedding_model"
     )

@@ -36,7 +36,10 @@ _REGISTRY_EVENTS: Final[tuple[Any, ...]] = (
 
 @dataclass(frozen=True, slots=True)
 class ExposedEntity:
-    """An entity as people speak of it; names has its aliases too."""
+    """An entity as people speak of it; names has its aliases too.
+
+    is_secondary: a diagnostic entity or a setting of a device.
+    """
 
     entity_id: str
     domain: str
@@ -44,6 +47,13 @@ class ExposedEntity:
     names: tuple[str, ...]
     areas: tuple[str, ...]
     floor: str | None
+    area_id: str | None = None
+    is_secondary: bool = False
+
+    @property
+    def places(self) -> tuple[str, ...]:
+        """Return all that its place may be called."""
+        return (*self.areas, *filter(None, (self.area_id, self.floor)))
 
     @property
     def text(self) -> str:
@@ -85,6 +95,8 @@ def _describe(hass: HomeAssistant, state: State) -> ExposedEntity:
         names=tuple(intent.async_get_entity_aliases(hass, entry, state=state)),
         areas=(area.name, *sorted(area.aliases)) if area else (),
         floor=floor.name if floor else None,
+        area_id=area.id if area else None,
+        is_secondary=entry is not None and entry.entity_category is not None,
     )
 
 

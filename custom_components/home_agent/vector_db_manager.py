@@ -1,7 +1,7 @@
 """Embeddings: which entities are indexed, and what is like a question."""
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import timedelta
@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any, Final
 
 from homeassistant.core import CALLBACK_TYPE, HomeAssistant, callback
-from homeassistant.exceptions import HomeAssistantError
 from homeassistant.helpers.debounce import Debouncer
 from homeassistant.helpers.event import async_call_later
 from homeassistant.helpers.start import async_at_started
@@ -24,14 +23,14 @@ from .const import (
     DOMAIN,
 )
 from .exposed_entities import (
-    ExposedEntity,
     async_get_exposed_entities,
     async_track_exposed_entities,
 )
 from .keep_alive import KeepAlive
 from .role import ModelRole, Role
 from .servers.errors import ModelServerError
-from .vector_store.sqlite import DimensionChanged, SqliteVectorStore
+from .vector_store.sqlite import SqliteVectorStore
+from .vector_store.table import DimensionChanged
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -42,12 +41,8 @@ RETRY_FIRST: Final = timedelta(minutes=1)
 RETRY_LAST: Final = timedelta(hours=1)
 
 
-@dataclass(frozen=True, slots=True)
-class EntityMatch:
-    """An entity found for a question; score is a cosine similarity."""
-
-    entity: ExposedEntity
-    score: float
+class IndexOutdated(Exception):
+    """The index was made by another model than the one that embeds questions."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,6 +145,7 @@ class VectorDBManager:
         wanted = {
             entity_id: entity.text
             for entity_id, entity in async_get_exposed_entities(self.hass).items()
+            if not entity.is_secondary
         }
         stored = await self._async_run(store.texts)
         if gone := stored.keys() - wanted.keys():
@@ -180,24 +176,22 @@ class VectorDBManager:
             vectors = await self.generate_embeddings([text for _, text in batch])
             await self._async_run(store.put, dict(batch), vectors)
 
-    async def async_search(self, query: str, limit: int) -> list[EntityMatch]:
-        """Return the exposed entities that are most like a question.
+    async def async_nearest(
+        self, query: str, limit: int, allowed: Container[str]
+    ) -> list[str]:
+        """Return the allowed entities that are most like a question, first the best.
 
         Raise a ModelServerError if the question cannot be embedded, and
-        HomeAssistantError if the index was made by another model.
+        IndexOutdated if the index was made by another model.
         """
         store = await self._async_open()
         vector = await self.generate_embedding(query)
-        # An entity that was hidden a moment ago may still be in the index.
-        exposed = async_get_exposed_entities(self.hass)
         try:
-            found = await self._async_run(store.search, vector, limit, exposed)
+            found = await self._async_run(store.search, vector, limit, allowed)
         except DimensionChanged as err:
             self._schedule_sync()
-            raise HomeAssistantError(
-                translation_domain=DOMAIN, translation_key="index_outdated"
-            ) from err
-        return [EntityMatch(exposed[entity_id], score) for entity_id, score in found]
+            raise IndexOutdated from err
+        return [entity_id for entity_id, _ in found]
 
     async def _async_open(self) -> SqliteVectorStore:
         """Return the index, opened when first needed."""

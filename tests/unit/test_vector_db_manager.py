@@ -8,7 +8,7 @@ from freezegun.api import FrozenDateTimeFactory
 from homeassistant.components import conversation
 from homeassistant.components.homeassistant.exposed_entities import async_expose_entity
 from homeassistant.core import HomeAssistant
-from homeassistant.exceptions import HomeAssistantError, ServiceValidationError
+from homeassistant.exceptions import ServiceValidationError
 from homeassistant.helpers import area_registry as ar, entity_registry as er
 import pytest
 from pytest_homeassistant_custom_component.common import (
@@ -204,8 +204,8 @@ async def test_another_model_and_another_dimension(
     models = ollama.models
     name = "nomic-embed-text:latest"
     models[name] = type(models[name])(name, ("embedding",), dimension=32)
-    with pytest.raises(HomeAssistantError, match="being indexed anew"):
-        await search(home, "lamp")
+    # By words meanwhile.
+    assert len(await search(home, "lamp")) == 1
     async_expose_entity(home, conversation.DOMAIN, "light.reading_lamp", False)
     async_expose_entity(home, conversation.DOMAIN, "light.reading_lamp", True)
     er.async_get(home).async_update_entity("light.reading_lamp", aliases=["New"])
@@ -320,22 +320,19 @@ async def test_the_tool(
 async def test_the_action_explains_itself(
     home: HomeAssistant, ollama: OllamaStandIn, make_entry: MakeEntry
 ) -> None:
-    """Without an index, of another entry, and with a server that fails."""
+    """Without an index, and of an entry that has none or is somebody else's."""
     without = await make_entry(ollama.url, conversation={})
-    with pytest.raises(ServiceValidationError, match="has no embedding model"):
-        await search(home, "lamp")
+    (lamp,) = await search(home, "lamp")
+    assert lamp["entity_id"] == "light.reading_lamp"
     async with OllamaStandIn() as other:
         await make_entry(other.url, embedding={})
-        assert await search(home, "lamp") == []
+        (lamp,) = await search(home, "lamp")
         with pytest.raises(ServiceValidationError, match="has no embedding model"):
             await search(home, "lamp", config_entry_id=without.entry_id)
         foreign = MockConfigEntry(domain="other")
         foreign.add_to_hass(home)
         with pytest.raises(ServiceValidationError):
             await search(home, "lamp", config_entry_id=foreign.entry_id)
-        await other.stop()
-        with pytest.raises(HomeAssistantError, match="cannot reach"):
-            await search(home, "lamp")
 
 
 async def test_a_broken_index_does_not_stop_the_set_up(

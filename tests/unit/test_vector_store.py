@@ -6,9 +6,10 @@ import sqlite3
 import numpy as np
 import pytest
 
-from custom_components.home_agent.vector_store.sqlite import (
+from custom_components.home_agent.vector_store.sqlite import SqliteVectorStore
+from custom_components.home_agent.vector_store.table import (
     DimensionChanged,
-    SqliteVectorStore,
+    VectorTable,
 )
 
 
@@ -114,3 +115,41 @@ def test_an_unreadable_file_is_put_aside(
     store.close()
     assert path.with_suffix(".corrupt").stat().st_size == size
     assert "Starting a new index" in caplog.text
+
+
+def test_a_table_that_changes_finds_what_a_new_one_finds() -> None:
+    """Rows come, change and go in any order, searched in between."""
+    rng = np.random.default_rng(2)
+    table = VectorTable()
+    model: dict[str, np.ndarray] = {}
+    for _ in range(300):
+        keys = [str(key) for key in rng.choice(60, size=rng.integers(1, 8))]
+        if rng.random() < 0.6:
+            keys = list(dict.fromkeys(keys))
+            vectors = rng.normal(size=(len(keys), 8)).astype(np.float32)
+            vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+            table.put(keys, vectors)
+            model |= dict(zip(keys, vectors, strict=True))
+        else:
+            table.remove(keys)
+            for key in keys:
+                model.pop(key, None)
+        assert len(table) == len(model)
+        if not model:
+            continue
+        query = rng.normal(size=8).astype(np.float32)
+        allowed = {key for key in model if int(key) % 3}
+        expected = sorted(allowed, key=lambda key: -float(model[key] @ query))[:5]
+        assert [key for key, _ in table.search(query, 5, allowed)] == expected
+
+
+def test_only_what_is_allowed_is_found() -> None:
+    """Also when it is the worst of many."""
+    table = VectorTable()
+    angles = np.linspace(0, 3, 1000)
+    vectors = np.stack([np.cos(angles), np.sin(angles)], axis=1).astype(np.float32)
+    table.put([str(number) for number in range(1000)], vectors)
+    query = np.asarray([1, 0], np.float32)
+    found = table.search(query, 2, {"999", "998", "gone"})
+    assert [key for key, _ in found] == ["998", "999"]
+    assert table.search(query, 2, set()) == []

@@ -3,11 +3,12 @@
 from typing import Any, Final, override
 
 from homeassistant.core import HomeAssistant
-from homeassistant.helpers import llm
+from homeassistant.helpers import config_validation as cv, llm
 import probatio as vol
 
 from ..const import DOMAIN
-from ..vector_db_manager import EntityMatch, VectorDBManager
+from ..entity_search import EntityFilter, EntityMatch, entity_search
+from ..vector_db_manager import VectorDBManager
 
 DEFAULT_LIMIT: Final = 10
 MAX_LIMIT: Final = 50
@@ -32,14 +33,20 @@ class SearchEntitiesTool(llm.Tool):
             vol.Required(
                 "query", description="What to look for, such as 'reading lamp'"
             ): vol.All(str, vol.Length(min=1)),
+            vol.Optional("domain", description="Only these, such as 'light'"): vol.All(
+                cv.ensure_list, [str]
+            ),
+            vol.Optional("area", description="Only in these areas or floors"): vol.All(
+                cv.ensure_list, [str]
+            ),
             vol.Optional("limit", default=DEFAULT_LIMIT): vol.All(
                 vol.Coerce(int), vol.Range(min=1, max=MAX_LIMIT)
             ),
         }
     )
 
-    def __init__(self, manager: VectorDBManager) -> None:
-        """Search in the index of manager."""
+    def __init__(self, manager: VectorDBManager | None) -> None:
+        """Search with the embeddings of manager, if there are any."""
         self._manager = manager
 
     @override
@@ -51,15 +58,20 @@ class SearchEntitiesTool(llm.Tool):
     ) -> llm.ToolResult:
         """Search, and return {"entities": [...]}, the best first.
 
-        Raise HomeAssistantError if the search fails, vol.Invalid for arguments
-        that do not fit; the chat log tells the model.
+        Raise vol.Invalid for arguments that do not fit; the chat log tells the
+        model.
         """
         arguments = self.parameters(tool_input.tool_args)
-        matches = await self._manager.async_search(
-            arguments["query"], arguments["limit"]
+        result = await entity_search(hass).async_search(
+            arguments["query"],
+            arguments["limit"],
+            manager=self._manager,
+            where=EntityFilter(
+                domains=arguments.get("domain", ()), areas=arguments.get("area", ())
+            ),
         )
         return llm.ToolResult(
-            data={"entities": [for_model(hass, match) for match in matches]}
+            data={"entities": [for_model(hass, match) for match in result.matches]}
         )
 
 

@@ -5,14 +5,14 @@ thousand vectors of 384 dimensions take well under a millisecond.
 """
 
 from collections.abc import Container, Iterable, Mapping
-from itertools import islice
 import logging
 from pathlib import Path
 import sqlite3
 from typing import Final
 
 import numpy as np
-import numpy.typing as npt
+
+from .table import DimensionChanged, Vector, VectorTable
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -34,12 +34,6 @@ CREATE TABLE entry (
     UNIQUE (space, key)
 ) STRICT;
 """
-
-type Vector = npt.NDArray[np.float32]
-
-
-class DimensionChanged(ValueError):
-    """The model behind a name makes vectors of another length than before."""
 
 
 class SqliteVectorStore:
@@ -71,8 +65,7 @@ class SqliteVectorStore:
         (self._space,) = self._connection.execute(
             "SELECT id FROM space WHERE model = ?", (model,)
         ).fetchone()
-        self._keys: list[str] = []
-        self._matrix: Vector | None = None  # read when first needed
+        self._vectors: VectorTable | None = None  # read when first needed
 
     def close(self) -> None:
         """Close the file."""
@@ -97,7 +90,6 @@ class SqliteVectorStore:
         ).fetchone()
         if stored and stored[0] != matrix.shape[1] * matrix.itemsize:
             raise DimensionChanged
-        self._matrix = None
         with self._connection as connection:
             connection.executemany(
                 "INSERT INTO entry (space, key, text, vector) VALUES (?, ?, ?, ?)"
@@ -108,19 +100,23 @@ class SqliteVectorStore:
                     for (key, text), row in zip(texts.items(), matrix, strict=True)
                 ],
             )
+        if self._vectors is not None:
+            self._vectors.put(texts, matrix)
 
     def remove(self, keys: Iterable[str]) -> None:
         """Remove keys and their vectors."""
-        self._matrix = None
+        gone = list(keys)
         with self._connection as connection:
             connection.executemany(
                 "DELETE FROM entry WHERE space = ? AND key = ?",
-                [(self._space, key) for key in keys],
+                [(self._space, key) for key in gone],
             )
+        if self._vectors is not None:
+            self._vectors.remove(gone)
 
     def clear(self) -> None:
         """Remove everything of this model."""
-        self._matrix = None
+        self._vectors = None
         with self._connection as connection:
             connection.execute("DELETE FROM entry WHERE space = ?", (self._space,))
 
@@ -137,29 +133,31 @@ class SqliteVectorStore:
         The best come first. Raise DimensionChanged if the vector is not as long
         as those stored.
         """
-        matrix = self._load()
-        if not self._keys:
+        vectors = self._load()
+        if not len(vectors):
             return []
-        query = _normalized(np.asarray([vector], np.float32))[0]
-        if query.shape[0] != matrix.shape[1]:
-            raise DimensionChanged
-        scores = matrix @ query
-        ranking = np.argsort(-scores, kind="stable").tolist()
-        found = (index for index in ranking if self._keys[index] in allowed)
-        return [(self._keys[i], float(scores[i])) for i in islice(found, limit)]
+        return vectors.search(
+            _normalized(np.asarray([vector], np.float32))[0], limit, allowed
+        )
 
-    def _load(self) -> Vector:
-        """Return the vectors, a row for each key, read where they changed."""
-        if self._matrix is None:
+    def checkpoint(self) -> None:
+        """Write everything into the one file, for a backup of it."""
+        self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+
+    def _load(self) -> VectorTable:
+        """Return the vectors, read when they are first needed."""
+        if self._vectors is None:
             rows = self._connection.execute(
                 "SELECT key, vector FROM entry WHERE space = ? ORDER BY id",
                 (self._space,),
             ).fetchall()
-            self._keys = [key for key, _ in rows]
-            self._matrix = np.frombuffer(
-                b"".join(vector for _, vector in rows), "<f4"
-            ).reshape(len(rows), -1 if rows else 0)
-        return self._matrix
+            self._vectors = VectorTable()
+            if rows:
+                matrix = np.frombuffer(b"".join(row[1] for row in rows), "<f4")
+                self._vectors.put(
+                    [key for key, _ in rows], matrix.reshape(len(rows), -1)
+                )
+        return self._vectors
 
 
 def _open(path: Path) -> sqlite3.Connection:

@@ -1,0 +1,179 @@
+"""Find exposed entities by two ballots: what is meant, and the words that are said."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+import logging
+import sqlite3
+from typing import Final
+
+from homeassistant.core import HomeAssistant, callback
+from homeassistant.util.hass_dict import HassKey
+
+from .const import DOMAIN
+from .exposed_entities import (
+    ExposedEntity,
+    async_get_exposed_entities,
+    is_exposed,
+)
+from .lexical_index import LexicalIndex
+from .servers.errors import ModelServerError
+from .vector_db_manager import IndexOutdated, VectorDBManager
+
+_LOGGER = logging.getLogger(__name__)
+
+# Reciprocal rank fusion: how much the first ranks count more than the next ones,
+# and how deep each ballot is read.
+_RRF: Final = 60
+_DEPTH: Final = 100
+
+
+class SearchMode(StrEnum):
+    """By which ballots a search was made."""
+
+    HYBRID = "hybrid"
+    LEXICAL = "lexical"
+    EMBEDDINGS = "embeddings"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EntityFilter:
+    """What is searched in; an empty one is everything but diagnostics and settings.
+
+    areas are names, aliases or ids, as anybody writes them.
+    """
+
+    domains: Sequence[str] = ()
+    areas: Sequence[str] = ()
+    device_classes: Sequence[str] = ()
+    all_categories: bool = False
+
+    def allows(self, entity: ExposedEntity) -> bool:
+        """Return whether an entity is searched in."""
+        areas = {area.casefold() for area in self.areas}
+        places = {place.casefold() for place in entity.places}
+        return (
+            (self.all_categories or not entity.is_secondary)
+            and (not self.domains or entity.domain in self.domains)
+            and (not areas or bool(areas & places))
+            and (not self.device_classes or entity.device_class in self.device_classes)
+        )
+
+
+_EVERYTHING: Final = EntityFilter()
+
+
+@dataclass(frozen=True, slots=True)
+class EntityMatch:
+    """An entity found for a question; a higher score fits better."""
+
+    entity: ExposedEntity
+    score: float
+
+
+@dataclass(frozen=True, slots=True)
+class SearchResult:
+    """What was found, the best first, and by which ballots."""
+
+    matches: list[EntityMatch]
+    mode: SearchMode
+
+
+class EntitySearch:
+    """Searches the exposed entities; one for all who search."""
+
+    def __init__(self, hass: HomeAssistant) -> None:
+        """Begin without an index; the first search makes it."""
+        self._hass = hass
+        self._index: LexicalIndex | None = None
+        self._indexed: dict[str, ExposedEntity] = {}
+        self._has_fts5 = True
+
+    async def async_search(
+        self,
+        query: str,
+        limit: int,
+        *,
+        manager: VectorDBManager | None = None,
+        where: EntityFilter = _EVERYTHING,
+    ) -> SearchResult:
+        """Return the exposed entities that fit a question best.
+
+        Without a manager, or while its server is away or its index is made anew,
+        only words count; the mode says so.
+        """
+        exposed = async_get_exposed_entities(self._hass)
+        allowed = {key for key, entity in exposed.items() if where.allows(entity)}
+        meant = await self._async_meant(manager, query, allowed)
+        said = await self._async_said(exposed, query, allowed)
+        ballots = [ballot for ballot in (meant, said) if ballot is not None]
+        mode = SearchMode.HYBRID
+        if meant is None:
+            mode = SearchMode.LEXICAL
+        elif said is None:
+            mode = SearchMode.EMBEDDINGS
+        # What was hidden while we waited is not found any more.
+        matches = [
+            EntityMatch(exposed[key], score)
+            for key, score in fused(ballots)
+            if self._hass.states.get(key) and is_exposed(self._hass, key)
+        ]
+        return SearchResult(matches[:limit], mode)
+
+    async def _async_meant(
+        self, manager: VectorDBManager | None, query: str, allowed: set[str]
+    ) -> list[str] | None:
+        """Return the ballot of the embeddings, None where there is none."""
+        if manager is None:
+            return None
+        try:
+            return await manager.async_nearest(query, _DEPTH, allowed)
+        except ModelServerError as err:
+            _LOGGER.warning("Searching by words only: %s", err.log_text)
+        except IndexOutdated:
+            _LOGGER.debug("Searching by words only: the index is made anew")
+        return None
+
+    async def _async_said(
+        self, exposed: dict[str, ExposedEntity], query: str, allowed: set[str]
+    ) -> list[str] | None:
+        """Return the ballot of the words, None without FTS5."""
+        if exposed != self._indexed and self._has_fts5:
+            old = self._index
+            try:
+                self._index = await self._hass.async_add_executor_job(
+                    LexicalIndex, exposed
+                )
+            except sqlite3.OperationalError as err:
+                _LOGGER.warning("Searching without words: %s", err)
+                self._has_fts5 = False
+            self._indexed = exposed
+            if old is not None:
+                old.close()
+        if self._index is None:
+            return None
+        return await self._hass.async_add_executor_job(
+            self._index.search, query, _DEPTH, allowed
+        )
+
+
+def fused(ballots: Iterable[list[str]]) -> list[tuple[str, float]]:
+    """Return what ballots have ranked, the best of all together first.
+
+    By reciprocal rank fusion: the ranks count, since the scores of different
+    ballots cannot be compared.
+    """
+    scores: dict[str, float] = {}
+    for ballot in ballots:
+        for rank, key in enumerate(ballot, start=1):
+            scores[key] = scores.get(key, 0.0) + 1 / (_RRF + rank)
+    return sorted(scores.items(), key=lambda item: -item[1])
+
+
+_DATA: Final[HassKey[EntitySearch]] = HassKey(f"{DOMAIN}_entity_search")
+
+
+@callback
+def entity_search(hass: HomeAssistant) -> EntitySearch:
+    """Return what searches."""
+    return hass.data.setdefault(_DATA, EntitySearch(hass))

@@ -1,0 +1,226 @@
+"""Search by two ballots: what is meant, and the words that are said."""
+
+from typing import Any
+
+from homeassistant.components import conversation
+from homeassistant.components.homeassistant.exposed_entities import async_expose_entity
+from homeassistant.const import EntityCategory
+from homeassistant.core import HomeAssistant
+from homeassistant.helpers import area_registry as ar, entity_registry as er
+import pytest
+
+from custom_components.home_agent.const import DOMAIN
+from custom_components.home_agent.entity_search import entity_search, fused
+from custom_components.home_agent.lexical_index import plain, query_words
+from tests.conftest import MakeEntry
+from tests.servers import OllamaStandIn
+
+
+async def find(hass: HomeAssistant, query: str, **data: Any) -> dict[str, Any]:
+    """Return the answer of the action."""
+    answer: Any = await hass.services.async_call(
+        DOMAIN,
+        "search_entities",
+        {"query": query, **data},
+        blocking=True,
+        return_response=True,
+    )
+    result: dict[str, Any] = answer
+    return result
+
+
+def ids(answer: dict[str, Any]) -> list[str]:
+    """Return the entities of an answer."""
+    return [item["entity_id"] for item in answer["entities"]]
+
+
+def add(
+    hass: HomeAssistant,
+    domain: str,
+    name: str,
+    *,
+    area: str | None = None,
+    category: EntityCategory | None = None,
+) -> str:
+    """Add an exposed entity."""
+    registry = er.async_get(hass)
+    entry = registry.async_get_or_create(
+        domain, "test", name, original_name=name, entity_category=category
+    )
+    if area:
+        area_id = ar.async_get(hass).async_get_or_create(area).id
+        registry.async_update_entity(entry.entity_id, area_id=area_id)
+    hass.states.async_set(entry.entity_id, "on", {"friendly_name": name})
+    async_expose_entity(hass, conversation.DOMAIN, entry.entity_id, True)
+    return entry.entity_id
+
+
+async def index(hass: HomeAssistant, ollama: OllamaStandIn) -> None:
+    """Index the entities now."""
+    (entry,) = hass.config_entries.async_entries(DOMAIN)
+    (manager,) = entry.runtime_data.vector_db_managers.values()
+    await manager.async_sync()
+
+
+async def test_words_alone(
+    home: HomeAssistant, ollama: OllamaStandIn, make_entry: MakeEntry
+) -> None:
+    """Without an embedding model; and it says so."""
+    await make_entry(ollama.url, conversation={})
+    answer = await find(home, "is the reading lamp on?")
+    assert ids(answer) == ["light.reading_lamp"]
+    assert answer["mode"] == "lexical"
+    # Stems, places, kinds; and nothing where no word fits.
+    assert ids(await find(home, "lamps"))[0] == "light.reading_lamp"
+    assert "sensor.bedroom_temperature" in ids(await find(home, "bedrooms"))
+    assert ids(await find(home, "ground floor")) == [
+        "light.kitchen_light",
+        "switch.coffee_machine",
+    ]
+    assert ids(await find(home, "zebra")) == []
+    assert not ollama.sent("/api/embed")
+
+
+async def test_both_ballots(
+    home: HomeAssistant, ollama: OllamaStandIn, make_entry: MakeEntry
+) -> None:
+    """What only one of them finds is found, what both find comes first."""
+    await make_entry(ollama.url, embedding={})
+    await index(home, ollama)
+    answer = await find(home, "Kitchen Light")
+    assert answer["mode"] == "hybrid"
+    assert ids(answer)[0] == "light.kitchen_light"
+    # No word of it stands in the home, but embeddings rank everything.
+    assert len(ids(await find(home, "zebra"))) == 4
+
+
+async def test_a_server_that_is_away(
+    home: HomeAssistant,
+    ollama: OllamaStandIn,
+    make_entry: MakeEntry,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Words go on."""
+    await make_entry(ollama.url, embedding={})
+    await index(home, ollama)
+    await ollama.stop()
+    answer = await find(home, "coffee")
+    assert (ids(answer), answer["mode"]) == (["switch.coffee_machine"], "lexical")
+    assert "Searching by words only" in caplog.text
+
+
+async def test_filters(
+    home: HomeAssistant, ollama: OllamaStandIn, make_entry: MakeEntry
+) -> None:
+    """Domain, area by name, alias or id, floor, device class."""
+    await make_entry(ollama.url, embedding={})
+    await index(home, ollama)
+    areas = ar.async_get(home)
+    bedroom = areas.async_get_area_by_name("Bedroom")
+    assert bedroom
+    areas.async_update(bedroom.id, aliases={"Master Suite"})
+    for data, expected in (
+        ({"domain": "switch"}, {"switch.coffee_machine"}),
+        ({"area": "kitchen"}, {"light.kitchen_light", "switch.coffee_machine"}),
+        ({"area": "ground floor", "domain": ["light"]}, {"light.kitchen_light"}),
+        (
+            {"area": "master suite"},
+            {"light.reading_lamp", "sensor.bedroom_temperature"},
+        ),
+        ({"area": [bedroom.id], "domain": "light"}, {"light.reading_lamp"}),
+        ({"device_class": "temperature"}, {"sensor.bedroom_temperature"}),
+        ({"area": "attic"}, set()),
+    ):
+        assert set(ids(await find(home, "anything", **data))) == expected, data
+
+
+async def test_diagnostics_are_left_out(
+    home: HomeAssistant, ollama: OllamaStandIn, make_entry: MakeEntry
+) -> None:
+    """They outnumber what people speak of."""
+    signal = add(home, "sensor", "Lamp Signal", category=EntityCategory.DIAGNOSTIC)
+    await make_entry(ollama.url, embedding={})
+    await index(home, ollama)
+    assert not any("Signal" in str(body["input"]) for body in ollama.sent("/api/embed"))
+    assert signal not in ids(await find(home, "lamp signal"))
+    assert signal in ids(await find(home, "lamp signal", all_categories=True))
+
+
+async def test_hidden_entities_are_gone_at_once(
+    home: HomeAssistant, ollama: OllamaStandIn, make_entry: MakeEntry
+) -> None:
+    """From words as from embeddings; and back as soon."""
+    await make_entry(ollama.url, conversation={})
+    lamp = "light.reading_lamp"
+    for is_exposed in (True, False, True):
+        async_expose_entity(home, conversation.DOMAIN, lamp, is_exposed)
+        assert (lamp in ids(await find(home, "reading lamp"))) is is_exposed
+
+
+@pytest.mark.parametrize(
+    ("name", "query"),
+    [
+        ("Wohnzimmerlampe", "Schalte bitte die Wohnzimmerlampe ein"),
+        ("Küchenlicht", "kuchenlicht"),
+        ("寝室の照明", "寝室の電気を消して"),
+        ("客厅灯", "打开客厅的灯"),
+        ("ไฟห้องครัว", "เปิดไฟห้องครัว"),
+        ("거실 조명", "거실 불 켜줘"),
+    ],
+)
+async def test_languages(
+    home: HomeAssistant,
+    ollama: OllamaStandIn,
+    make_entry: MakeEntry,
+    name: str,
+    query: str,
+) -> None:
+    """Also those without spaces, and with or without diacritics."""
+    await make_entry(ollama.url, conversation={})
+    entity_id = add(home, "light", name)
+    assert ids(await find(home, query))[0] == entity_id
+
+
+def test_words() -> None:
+    """What stands in every question is no word to look for."""
+    assert query_words("Please turn on the light in the kitchen") == [
+        "light",
+        "kitchen",
+    ]
+    assert query_words("What is it?") == ["what", "is", "it"]
+    assert query_words('"lamp" AND NOT * (x') == ["lamp", "not", "x"]
+    assert query_words("?!") == []
+    assert plain("Living_Room") == "living room"
+
+
+def test_fusion() -> None:
+    """The first of both ballots wins; a tie keeps the order of the ballots."""
+    assert [key for key, _ in fused([["a", "b", "c"], ["c", "a"]])] == ["a", "c", "b"]
+    assert [key for key, _ in fused([["a"], ["b"]])] == ["a", "b"]
+    assert fused([]) == []
+
+
+async def test_without_fts5(
+    home: HomeAssistant,
+    ollama: OllamaStandIn,
+    make_entry: MakeEntry,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """A SQLite built without it: embeddings go on, and one line says so."""
+
+    def broken(_: Any) -> None:
+        import sqlite3
+
+        raise sqlite3.OperationalError("no such module: fts5")
+
+    await make_entry(ollama.url, embedding={})
+    await index(home, ollama)
+    module = "custom_components.home_agent.entity_search"
+    monkeypatch.setattr(f"{module}.LexicalIndex", broken)
+    for _ in range(2):
+        answer = await find(home, "Kitchen Light")
+        assert answer["mode"] == "embeddings"
+        assert ids(answer)[0] == "light.kitchen_light"
+    assert caplog.text.count("Searching without words") == 1
+    assert entity_search(home)
