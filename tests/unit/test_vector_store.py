@@ -2,6 +2,8 @@
 
 from pathlib import Path
 import sqlite3
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -153,3 +155,13 @@ def test_only_what_is_allowed_is_found() -> None:
     found = table.search(query, 2, {"999", "998", "gone"})
     assert [key for key, _ in found] == ["998", "999"]
     assert table.search(query, 2, set()) == []
+
+
+def test_kill_9(tmp_path: Path) -> None:
+    """A writer that is killed at any moment loses nothing that was acknowledged."""
+    command = [sys.executable, "-m", "benchmarks.kill_9", "--times", "15"]
+    result = subprocess.run(  # noqa: S603
+        command, check=False, capture_output=True, text=True, timeout=50
+    )
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert "15 kills" in result.stdout
