@@ -16,7 +16,7 @@ from .const import CONF_LLM_SERVER_KIND, DOMAIN, SUBENTRY_EMBEDDING
 from .coordinator import shared_coordinator
 from .data import HomeAgentConfigEntry, HomeAgentData, merged_config, subentry_role
 from .device import device_info, server_device_info
-from .issues import ResidencyChecks, forget_gone
+from .issues import ResidencyChecks, check_index, forget_gone
 from .loader import ModelLoader
 from .migration import async_migrate_from_version_1
 from .model_use import model_uses
@@ -77,6 +77,8 @@ async def async_setup_entry(hass: HomeAssistant, entry: HomeAgentConfigEntry) ->
             merged_config(entry, subentry),
             path=index_path(hass, subentry.subentry_id),
         )
+        residency = entry.runtime_data.residencies[subentry.subentry_id]
+        check_index(hass, entry, residency, manager)
         await manager.async_start()
         entry.async_on_unload(manager.async_stop)
         entry.runtime_data.vector_db_managers[subentry.subentry_id] = manager

@@ -26,6 +26,7 @@ from .tools.search_entities import DEFAULT_LIMIT, MAX_LIMIT
 from .vector_db_manager import VectorDBManager
 
 SERVICE_LOAD_MODEL: Final = "load_model"
+SERVICE_REINDEX: Final = "reindex"
 SERVICE_SEARCH_ENTITIES: Final = "search_entities"
 SERVICE_UNLOAD_MODEL: Final = "unload_model"
 ATTR_KEEP_ALIVE: Final = "keep_alive"
@@ -46,6 +47,7 @@ _SEARCH_ENTITIES_SCHEMA: Final = vol.Schema(
 )
 
 
+_REINDEX_SCHEMA: Final = vol.Schema({vol.Optional(ATTR_CONFIG_ENTRY_ID): cv.string})
 _UNLOAD_MODEL_SCHEMA: Final = vol.Schema(
     {vol.Optional(ATTR_DEVICE_ID): vol.All(cv.ensure_list, [cv.string])}
 )
@@ -63,6 +65,13 @@ def async_setup_actions(hass: HomeAssistant) -> None:
         _async_search_entities,
         schema=_SEARCH_ENTITIES_SCHEMA,
         supports_response=SupportsResponse.ONLY,
+    )
+    hass.services.async_register(
+        DOMAIN,
+        SERVICE_REINDEX,
+        _async_reindex,
+        schema=_REINDEX_SCHEMA,
+        supports_response=SupportsResponse.OPTIONAL,
     )
     hass.services.async_register(
         DOMAIN,
@@ -110,6 +119,20 @@ async def _async_search_entities(call: ServiceCall) -> ServiceResponse:
         ],
         "mode": result.mode,
     }
+
+
+async def _async_reindex(call: ServiceCall) -> ServiceResponse:
+    """Embed all exposed entities anew; return {"indexed": n, "removed": n}.
+
+    Raise ServiceValidationError where there is no embedding model, a
+    ModelServerError if the server fails.
+    """
+    if (manager := _manager(call.hass, call.data.get(ATTR_CONFIG_ENTRY_ID))) is None:
+        raise ServiceValidationError(
+            translation_domain=DOMAIN, translation_key="no_embedding_model"
+        )
+    result = await manager.async_reindex()
+    return {"indexed": result.indexed, "removed": result.removed}
 
 
 @callback

@@ -24,6 +24,7 @@ from .servers.address import server_root
 from .servers.base import Means, ServerKind
 from .servers.errors import ModelNotFound
 from .servers.factory import takes_keep_alive
+from .vector_db_manager import VectorDBManager
 
 DOCS: Final = "https://github.com/home-agent/home-agent/blob/main/docs/MODEL_MEMORY.md"
 DAY: Final = timedelta(days=1)
@@ -31,6 +32,8 @@ DAY: Final = timedelta(days=1)
 PUSHED_OUT_OFTEN: Final = 2
 # How often in a row another keep_alive must hold than the one that was sent.
 MISSED_OFTEN: Final = 3
+# Failures of indexing in a row: with the pauses between them a quarter of an hour.
+STUCK_AFTER: Final = 5
 # Tokens that an answer needs beside its prompt.
 ROOM_FOR_AN_ANSWER: Final = 512
 
@@ -116,6 +119,33 @@ def forget_gone(
             and (is_removed or data.get("subentry_id") not in entry.subentries)
         ):
             ir.async_delete_issue(hass, DOMAIN, issue.issue_id)
+
+
+@callback
+def check_index(
+    hass: HomeAssistant,
+    entry: HomeAgentConfigEntry,
+    residency: ModelResidency,
+    manager: VectorDBManager,
+) -> None:
+    """Report an index that cannot be finished, until it is."""
+
+    @callback
+    def progressed() -> None:
+        progress = manager.progress
+        if not progress.failures:
+            clear(hass, "index_stuck", residency)
+        elif progress.failures >= STUCK_AFTER:
+            report(
+                hass,
+                "index_stuck",
+                residency,
+                indexed=str(progress.indexed),
+                total=str(progress.total),
+                error=progress.error,
+            )
+
+    entry.async_on_unload(manager.listen(progressed))
 
 
 class ResidencyChecks:

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
-from contextlib import aclosing, contextmanager
+from contextlib import aclosing, contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from time import monotonic
@@ -26,6 +26,8 @@ from .servers.messages import ChatAnswer, ChatDelta, ChatRequest, ChatStats
 STORAGE_KEY: Final = f"{DOMAIN}.model_uses"
 STORAGE_VERSION: Final = 1
 SAVE_DELAY: Final = 60
+# Seconds that work in the background gives way to a conversation.
+LONGEST_COURTESY: Final = 60.0
 # Sent with a TurnFigures when a turn of this subentry is over.
 SIGNAL_TURN: Final = f"{DOMAIN}_turn_{{}}"
 # Sent with the characters of a prompt before it goes out.
@@ -136,6 +138,20 @@ class ModelUses:
     def of(self, url: str, model: str) -> ModelUse:
         """Return the use of a model on the server at url."""
         return self._uses.setdefault(f"{server_root(url)} {model}", ModelUse())
+
+    async def async_quiet(self, url: str, own: ModelUse) -> None:
+        """Wait until no other model of a server has a turn, a minute at most."""
+        root = f"{server_root(url)} "
+        others = [
+            use
+            for key, use in self._uses.items()
+            if key.startswith(root) and use is not own and use.turns
+        ]
+        if others:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(LONGEST_COURTESY):
+                    for use in others:
+                        await use.idle.wait()
 
     @callback
     def save_soon(self) -> None:

@@ -86,6 +86,11 @@ class ModelRole:
             )
         return self._server
 
+    async def quiet(self) -> None:
+        """Wait until nobody else is being answered on the role's server."""
+        url = role_connection(self._config, self._role).url
+        await model_uses(self._hass).async_quiet(url, self.use)
+
     def turn(self) -> Turn:
         """Return a new turn, in which the model can be asked."""
         owner = self._config.get(CONF_SUBENTRY_ID)

@@ -30,6 +30,7 @@ from .model_use import SIGNAL_TURN, TurnFigures
 from .residency import ModelResidency, ResidencyState
 from .role import Role
 from .servers.base import LoadedModel, Means, ServerKind
+from .vector_db_manager import VectorDBManager
 
 # The coordinator asks; entities do not.
 PARALLEL_UPDATES = 0
@@ -156,6 +157,11 @@ async def async_setup_entry(
     for subentry_id, residency in data.residencies.items():
         async_add_entities(
             _model_sensors(config_entry, residency), config_subentry_id=subentry_id
+        )
+    for subentry_id, manager in data.vector_db_managers.items():
+        async_add_entities(
+            [IndexSensor(config_entry, data.residencies[subentry_id], manager)],
+            config_subentry_id=subentry_id,
         )
     async_add_entities(
         ServerMemorySensor(config_entry, coordinator)
@@ -289,6 +295,42 @@ class TurnSensor(ModelEntity, SensorEntity):
         """Show the figures of a turn."""
         self._attr_native_value = self.entity_description.value(figures)
         self.async_write_ha_state()
+
+
+class IndexSensor(ModelEntity, SensorEntity):
+    """How many of the exposed entities are indexed."""
+
+    _attr_entity_category = EntityCategory.DIAGNOSTIC
+    _attr_native_unit_of_measurement = "entities"
+    _attr_state_class = SensorStateClass.MEASUREMENT
+
+    def __init__(
+        self,
+        entry: HomeAgentConfigEntry,
+        residency: ModelResidency,
+        manager: VectorDBManager,
+    ) -> None:
+        """Show the progress of an index."""
+        super().__init__(entry, residency, "indexed")
+        self._manager = manager
+
+    @override
+    async def async_added_to_hass(self) -> None:
+        """Be told the progress."""
+        await super().async_added_to_hass()
+        self.async_on_remove(self._manager.listen(self.async_write_ha_state))
+
+    @property
+    @override
+    def native_value(self) -> int:
+        """Return how many are indexed."""
+        return self._manager.progress.indexed
+
+    @property
+    @override
+    def extra_state_attributes(self) -> Mapping[str, Any]:
+        """Return how many there are."""
+        return {"total": self._manager.progress.total}
 
 
 class ServerMemorySensor(CoordinatorEntity[ServerCoordinator], SensorEntity):

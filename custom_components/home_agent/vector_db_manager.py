@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Callable, Container, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from itertools import batched
 import logging
@@ -46,6 +46,20 @@ class IndexOutdated(Exception):
 
 
 @dataclass(frozen=True, slots=True)
+class IndexProgress:
+    """How many of the exposed entities are indexed.
+
+    failures counts the attempts in a row that the server has failed, error is
+    what it said the last time.
+    """
+
+    indexed: int = 0
+    total: int = 0
+    failures: int = 0
+    error: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class SyncResult:
     """What a pass over the exposed entities changed in the index."""
 
@@ -78,6 +92,11 @@ class VectorDBManager:
         self._executor = ThreadPoolExecutor(1, thread_name_prefix=f"{DOMAIN}_index")
         self._store: SqliteVectorStore | None = None
         self._opening = asyncio.Lock()
+        self._one_sync = asyncio.Lock()
+        self._writable = asyncio.Event()
+        self._writable.set()
+        self.progress = IndexProgress()
+        self._listeners: list[CALLBACK_TYPE] = []
         self._syncing: asyncio.Task[Any] | None = None
         self._tracking = False
         self._unsubscribe: list[CALLBACK_TYPE] = []
@@ -141,6 +160,16 @@ class VectorDBManager:
         Only texts that changed are embedded. Raise a ModelServerError if the
         server fails; what was embedded until then is kept.
         """
+        async with self._one_sync:
+            return await self._async_sync(anew=False)
+
+    async def async_reindex(self) -> SyncResult:
+        """Embed all exposed entities anew; raise as async_sync does."""
+        async with self._one_sync:
+            return await self._async_sync(anew=True)
+
+    async def _async_sync(self, *, anew: bool) -> SyncResult:
+        """Make the index agree, from the beginning if it shall be made anew."""
         store = await self._async_open()
         wanted = {
             entity_id: entity.text
@@ -149,12 +178,13 @@ class VectorDBManager:
         }
         stored = await self._async_run(store.texts)
         if gone := stored.keys() - wanted.keys():
-            await self._async_run(store.remove, gone)
+            await self._async_write(store.remove, gone)
         changed = {
             entity_id: text
             for entity_id, text in wanted.items()
-            if stored.get(entity_id) != text
+            if anew or stored.get(entity_id) != text
         }
+        self._tell(indexed=len(wanted) - len(changed), total=len(wanted))
         try:
             await self._async_embed(store, changed)
         except DimensionChanged:
@@ -162,19 +192,50 @@ class VectorDBManager:
                 "%s makes other vectors than before: indexing all entities anew",
                 self._role.model,
             )
-            await self._async_run(store.clear)
+            await self._async_write(store.clear)
             changed = wanted
+            self._tell(indexed=0)
             await self._async_embed(store, changed)
-        await self._async_run(store.drop_other_models)
+        await self._async_write(store.drop_other_models)
+        self._tell(failures=0, error="")
         return SyncResult(len(wanted), len(changed), len(gone))
 
     async def _async_embed(
         self, store: SqliteVectorStore, texts: Mapping[str, str]
     ) -> None:
-        """Embed texts by key in batches, each stored before the next."""
+        """Embed texts by key in batches, each stored before the next.
+
+        Between two batches a conversation on the same server goes first.
+        """
         for batch in batched(texts.items(), self._batch_size, strict=False):
+            await self._role.quiet()
             vectors = await self.generate_embeddings([text for _, text in batch])
-            await self._async_run(store.put, dict(batch), vectors)
+            await self._async_write(store.put, dict(batch), vectors)
+            self._tell(indexed=self.progress.indexed + len(batch))
+
+    @callback
+    def listen(self, listener: CALLBACK_TYPE) -> CALLBACK_TYPE:
+        """Call listener with each progress; return the end of it."""
+        self._listeners.append(listener)
+        return lambda: self._listeners.remove(listener)
+
+    @callback
+    def _tell(self, **changes: Any) -> None:
+        """Tell the progress."""
+        self.progress = replace(self.progress, **changes)
+        for listener in list(self._listeners):
+            listener()
+
+    async def async_hold_writes(self) -> None:
+        """Write everything into the one file, and nothing more until released."""
+        self._writable.clear()
+        if self._store is not None:
+            await self._async_run(self._store.checkpoint)
+
+    @callback
+    def release_writes(self) -> None:
+        """Go on writing."""
+        self._writable.set()
 
     async def async_nearest(
         self, query: str, limit: int, allowed: Container[str]
@@ -206,6 +267,13 @@ class VectorDBManager:
         """Run a blocking call in the index's own thread."""
         return await self.hass.loop.run_in_executor(self._executor, target, *args)
 
+    async def _async_write[*Ts](
+        self, target: Callable[[*Ts], None], *args: *Ts
+    ) -> None:
+        """Run a call that writes, unless a backup is being made: then after it."""
+        await self._writable.wait()
+        await self._async_run(target, *args)
+
     async def _async_on_started(self, hass: HomeAssistant) -> None:
         """Index in the background as soon as everything is there."""
         self._schedule_sync()
@@ -229,6 +297,7 @@ class VectorDBManager:
                 self.hass, self._retry_in, self._async_retry
             )
             self._retry_in = min(2 * self._retry_in, RETRY_LAST)
+            self._tell(failures=self.progress.failures + 1, error=err.log_text)
             return
         finally:
             self._syncing = None

@@ -137,7 +137,9 @@ def test_entities_have_names_and_icons() -> None:
         assert entities.keys() == icons[platform].keys()
         assert all(entity["name"] for entity in entities.values())
     keys = {item.key for item in (*sensor.MODEL_SENSORS, *sensor.TURN_SENSORS)}
-    assert names["sensor"].keys() == keys | {"residency", "memory_rule", "memory_held"}
+    assert names["sensor"].keys() == keys | {
+        *("indexed", "memory_held", "memory_rule", "residency"),
+    }
     assert names["button"].keys() == {item.key for item in button.BUTTONS}
     states = names["sensor"]["residency"]["state"]
     assert states.keys() == set(residency.ResidencyState)
@@ -152,17 +154,9 @@ def test_repairs_have_texts() -> None:
     reported = set(re.findall(r'"(\w+)",\s+residency', sources()))
     assert reported == {key.removesuffix("_by_hand") for key in TEXTS["issues"]}
     known = {
-        *(
-            "cold_starts",
-            "error",
-            "held",
-            "host",
-            "keep_alive",
-            "limit",
-            "minutes",
-            "model",
-        ),
-        *("num_ctx", "others", "seconds", "times", "title", "tokens"),
+        *("cold_starts", "error", "held", "host", "indexed", "keep_alive", "limit"),
+        *("minutes", "model", "num_ctx", "others", "seconds", "times", "title"),
+        *("tokens", "total"),
     }
     for issue in TEXTS["issues"].values():
         assert ("description" in issue) is not ("fix_flow" in issue)

@@ -1,5 +1,6 @@
 """Embeddings: their keep_alive, what is indexed, and what is found."""
 
+import asyncio
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -8,15 +9,22 @@ from freezegun.api import FrozenDateTimeFactory
 from homeassistant.components import conversation
 from homeassistant.components.homeassistant.exposed_entities import async_expose_entity
 from homeassistant.core import HomeAssistant
-from homeassistant.exceptions import ServiceValidationError
-from homeassistant.helpers import area_registry as ar, entity_registry as er
+from homeassistant.exceptions import ServiceNotFound, ServiceValidationError
+from homeassistant.helpers import (
+    area_registry as ar,
+    entity_registry as er,
+    issue_registry as ir,
+)
 import pytest
 from pytest_homeassistant_custom_component.common import (
     MockConfigEntry,
     async_fire_time_changed,
 )
 
+from custom_components.home_agent import backup
+from custom_components.home_agent.const import DOMAIN
 from custom_components.home_agent.vector_db_manager import VectorDBManager, index_path
+from custom_components.home_agent.vector_store.sqlite import SqliteVectorStore
 from tests.conftest import MakeEntry, say, speech
 from tests.servers import ManualClock, OllamaStandIn, OpenAIStandIn, Reply, ToolUse
 from tests.servers.stand_in import Fault
@@ -351,3 +359,122 @@ async def test_a_broken_index_does_not_stop_the_set_up(
     await home.config_entries.async_setup(entry.entry_id)
     await index_now(home, freezer)
     assert len(await search(home, "lamp")) == 4
+
+
+async def test_progress_and_a_stuck_index(
+    home: HomeAssistant,
+    ollama: OllamaStandIn,
+    make_entry: MakeEntry,
+    freezer: FrozenDateTimeFactory,
+) -> None:
+    """A sensor counts; a repair comes when it goes on failing, and goes."""
+    await make_entry(ollama.url, embedding={"embedding_batch_size": 3})
+    ollama.faults.append(Fault())
+    ollama.faults.extend([Fault(status=500, body={"error": "broken"})] * 6)
+
+    def progress() -> tuple[str, int]:
+        state = home.states.get("sensor.embedding_entities_indexed")
+        assert state
+        return state.state, state.attributes["total"]
+
+    await index_now(home, freezer)
+    assert progress() == ("3", 4)
+    issues = ir.async_get(home)
+    for minutes in (1, 2, 4, 8, 16, 32):
+        stuck = [i for i in issues.issues.values() if i.domain == DOMAIN]
+        assert bool(stuck) is (minutes > 8)
+        freezer.tick(timedelta(minutes=minutes, seconds=10))
+        async_fire_time_changed(home)
+        await home.async_block_till_done(wait_background_tasks=True)
+        freezer.tick(timedelta(seconds=10))
+        async_fire_time_changed(home)
+        await home.async_block_till_done(wait_background_tasks=True)
+    assert progress() == ("4", 4)
+    assert not [i for i in issues.issues.values() if i.domain == DOMAIN]
+
+
+async def test_reindex(
+    home: HomeAssistant,
+    ollama: OllamaStandIn,
+    make_entry: MakeEntry,
+    freezer: FrozenDateTimeFactory,
+) -> None:
+    """Everything is embedded anew, though nothing has changed."""
+    with pytest.raises(ServiceNotFound):
+        await reindex(home)
+    without = await make_entry(ollama.url, conversation={})
+    with pytest.raises(ServiceValidationError, match="has no embedding model"):
+        await reindex(home)
+    await make_entry(ollama.url, embedding={})
+    await index_now(home, freezer)
+    ollama.requests.clear()
+    assert await reindex(home) == {"indexed": 4, "removed": 0}
+    assert len(embedded(ollama)) == 4
+    with pytest.raises(ServiceValidationError, match="has no embedding model"):
+        await reindex(home, config_entry_id=without.entry_id)
+
+
+async def reindex(hass: HomeAssistant, **data: Any) -> Any:
+    """Return what the action answers."""
+    return await hass.services.async_call(
+        DOMAIN, "reindex", data, blocking=True, return_response=True
+    )
+
+
+async def test_a_conversation_goes_first(
+    home: HomeAssistant,
+    ollama: OllamaStandIn,
+    make_entry: MakeEntry,
+    freezer: FrozenDateTimeFactory,
+) -> None:
+    """No batch is begun while somebody is being answered on the same server."""
+    await make_entry(ollama.url, conversation={}, embedding={})
+    ollama.hold()
+    turn = home.async_create_task(say(home, "Hello"))
+    while not ollama.sent("/api/chat"):  # noqa: ASYNC110 - until it is there
+        await asyncio.sleep(0)
+    freezer.tick(timedelta(seconds=10))
+    async_fire_time_changed(home)
+    for _ in range(500):
+        await asyncio.sleep(0)
+    assert not ollama.sent("/api/embed")
+    ollama.release()
+    await turn
+    await home.async_block_till_done(wait_background_tasks=True)
+    assert len(embedded(ollama)) == 4
+
+
+async def test_backups_have_the_whole_index(
+    home: HomeAssistant,
+    ollama: OllamaStandIn,
+    make_entry: MakeEntry,
+    freezer: FrozenDateTimeFactory,
+) -> None:
+    """Nothing is written while one is made, and nothing is left beside the file."""
+    entry = await make_entry(ollama.url, embedding={})
+    await index_now(home, freezer)
+    (subentry,) = entry.get_subentries_of_type("embedding")
+    path = index_path(home, subentry.subentry_id)
+    await backup.async_pre_backup(home)
+    copy = path.with_name("copy.db")
+    copy.write_bytes(path.read_bytes())
+    er.async_get(home).async_update_entity("light.reading_lamp", aliases=["Torch"])
+    await index_soon(home, freezer)
+    store = SqliteVectorStore(copy, "nomic-embed-text")
+    assert len(store.texts()) == 4
+    store.close()
+    (manager,) = entry.runtime_data.vector_db_managers.values()
+    lamp = (await manager._async_run(manager._store.texts))["light.reading_lamp"]
+    assert "Torch" not in lamp
+    await backup.async_post_backup(home)
+    await home.async_block_till_done(wait_background_tasks=True)
+    lamp = (await manager._async_run(manager._store.texts))["light.reading_lamp"]
+    assert "Torch" in lamp
+
+
+async def index_soon(hass: HomeAssistant, freezer: FrozenDateTimeFactory) -> None:
+    """Begin to index, and do not wait for the end of it."""
+    freezer.tick(timedelta(seconds=10))
+    async_fire_time_changed(hass)
+    for _ in range(500):
+        await asyncio.sleep(0)
