@@ -117,7 +117,7 @@ async def _async_search_entities(call: ServiceCall) -> ServiceResponse:
             }
             for match in result.matches
         ],
-        "mode": result.mode,
+        "mode": str(result.mode),
     }
 
 

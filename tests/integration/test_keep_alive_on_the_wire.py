@@ -116,7 +116,7 @@ async def use_all_roles(
         blocking=True,
         return_response=True,
     )
-    assert found == {"entities": []}  # indexed later, in the background
+    assert found["mode"] == "hybrid"
     bodies = [
         item.body
         for item in server.requests
