@@ -45,19 +45,24 @@ async def async_messages(
 def trim_history(
     content: Sequence[conversation.Content], max_history: int
 ) -> list[conversation.Content]:
-    """Return the system prompt, the last max_history rounds and the current one.
+    """Return the system prompt, at most max_history rounds and the current one.
 
     A round begins with what the user says, so a tool call is never kept without
-    its result. 0 keeps everything.
+    its result. Old rounds go half of max_history at a time: what is left begins
+    with the same ones for as many turns, and the server finds them in its cache.
+    0 keeps everything.
     """
     rounds = [
         index
         for index, item in enumerate(content)
         if isinstance(item, conversation.UserContent)
     ]
-    if max_history < 1 or len(rounds) <= max_history + 1:
+    too_many = len(rounds) - 1 - max_history
+    if max_history < 1 or too_many < 1:
         return list(content)
-    return [content[0], *content[rounds[-max_history - 1] :]]
+    block = max(1, max_history // 2)
+    dropped = -(-too_many // block) * block
+    return [content[0], *content[rounds[dropped] :]]
 
 
 def tool_specs(llm_api: llm.APIInstance | None) -> list[ToolSpec]:

@@ -165,6 +165,29 @@ async def test_history_is_cut_in_whole_rounds(
     assert last[3]["tool_name"].endswith("HassTurnOn")
 
 
+async def test_history_is_cut_in_blocks(
+    home: HomeAssistant, ollama: OllamaStandIn, make_entry: MakeEntry
+) -> None:
+    """So that most turns begin as the one before, and the cache holds."""
+    await make_entry(ollama.url, conversation={"max_history": 4})
+    conversation_id = None
+    for number in range(13):
+        result = await say(home, f"Question {number}", conversation_id)
+        conversation_id = result.conversation_id
+    begins = [
+        int(body["messages"][1]["content"].split()[1])
+        for body in ollama.sent("/api/chat")
+    ]
+    assert begins == [0, 0, 0, 0, 0, 2, 2, 4, 4, 6, 6, 8, 8]
+    rounds = [
+        sum(m["role"] == "user" for m in body["messages"]) - 1
+        for body in ollama.sent("/api/chat")
+    ]
+    assert max(rounds) == 4
+    # With the prefix in the cache, every other turn evaluates only itself.
+    assert sum(tokens < 50 for tokens in ollama.evaluated_tokens) == 8
+
+
 async def test_the_prefix_stays_equal(
     home: HomeAssistant, ollama: OllamaStandIn, make_entry: MakeEntry
 ) -> None:
