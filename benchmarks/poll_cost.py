@@ -29,6 +29,7 @@ from pytest_homeassistant_custom_component.common import (
 
 import custom_components.home_agent
 from custom_components.home_agent.const import DOMAIN
+from custom_components.home_agent.servers.messages import LoadRequest
 
 assert tests.ha_2026_11
 assert custom_components.home_agent
@@ -75,7 +76,11 @@ async def measure(hass: HomeAssistant) -> None:
                 if number % 2:
                     await server.unload(residency.role.model)
                 else:
-                    await server.load(residency.role.model, residency.keep_alive)
+                    await server.load(
+                        LoadRequest(
+                            model=residency.role.model, keep_alive=residency.keep_alive
+                        )
+                    )
             cpu, clock = time.thread_time(), time.perf_counter()
             await coordinator.async_refresh()
             busy.append(1000 * (time.thread_time() - cpu))

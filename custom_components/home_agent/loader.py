@@ -25,6 +25,7 @@ from .residency import FRESH, ModelResidency, ResidencyEvent
 from .role import Role
 from .servers.base import Means
 from .servers.errors import ModelNotFound
+from .servers.messages import LoadRequest
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -248,10 +249,12 @@ class ModelLoader:
         with self._use.request(loads=True):
             self.residency.coordinator.hurry()
             await server.load(
-                self._role.model,
-                keep_alive,
-                num_ctx=None if embedding else self._role.num_ctx,
-                embedding=embedding,
+                LoadRequest(
+                    model=self._role.model,
+                    keep_alive=keep_alive,
+                    num_ctx=None if embedding else self._role.num_ctx,
+                    embedding=embedding,
+                )
             )
         seconds = monotonic() - started
         if self.residency.coordinator.tells:

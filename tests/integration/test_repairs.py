@@ -1,7 +1,6 @@
 """What is reported of the residency of models, and how a click fixes it."""
 
 import asyncio
-from datetime import datetime
 from typing import Any
 
 from freezegun.api import FrozenDateTimeFactory
@@ -9,11 +8,9 @@ from homeassistant.config_entries import ConfigEntry
 from homeassistant.core import HomeAssistant
 from homeassistant.helpers import issue_registry as ir
 from homeassistant.setup import async_setup_component
-from homeassistant.util import dt as dt_util
 import pytest
 from pytest_homeassistant_custom_component.common import (
     MockConfigEntry,
-    async_fire_time_changed,
 )
 from pytest_homeassistant_custom_component.typing import ClientSessionGenerator
 
@@ -22,6 +19,7 @@ from custom_components.home_agent.diagnostics import (
     async_get_config_entry_diagnostics,
 )
 from tests.conftest import MakeEntry, say
+from tests.passing_time import PassingTime
 from tests.servers import ManualClock, OllamaStandIn, StandInModel
 from tests.servers.ollama import GIB
 from tests.servers.others import LlamaCppStandIn, LMStudioStandIn
@@ -30,33 +28,8 @@ PRIMARY = "llama3.2:3b"
 EXTERNAL = "llama3.2:70b"
 
 
-class Day:
-    """Time that passes for Home Assistant and for the server together."""
-
-    def __init__(
-        self,
-        hass: HomeAssistant,
-        server: OllamaStandIn,
-        clock: ManualClock,
-        freezer: FrozenDateTimeFactory,
-    ) -> None:
-        """Start at the server's time."""
-        self.hass = hass
-        self.server = server
-        self._clock = clock
-        self._freezer = freezer
-        freezer.move_to(datetime.fromtimestamp(clock.now(), dt_util.UTC))
-
-    def now(self) -> float:
-        """Return the time."""
-        return self._clock.now()
-
-    async def advance(self, seconds: float) -> None:
-        """Let time pass."""
-        self._clock.advance(seconds)
-        self._freezer.tick(seconds)
-        async_fire_time_changed(self.hass)
-        await self.hass.async_block_till_done(wait_background_tasks=True)
+class Day(PassingTime):
+    """A day of questions."""
 
     async def ask(self, agent_id: str = "conversation.agent") -> None:
         """Ask, and wait as long as a load takes."""
@@ -66,8 +39,7 @@ class Day:
                 break
             await asyncio.sleep(0)
         else:
-            self._clock.advance(self.server.load_seconds)
-            self._freezer.tick(self.server.load_seconds)
+            self.tick(self.server.load_seconds)
         await turn
         await self.hass.async_block_till_done(wait_background_tasks=True)
 

@@ -15,11 +15,11 @@ from homeassistant.util import dt as dt_util
 import pytest
 from pytest_homeassistant_custom_component.common import (
     async_capture_events,
-    async_fire_time_changed,
 )
 
 from custom_components.home_agent.const import DOMAIN
 from tests.conftest import MakeEntry, say
+from tests.passing_time import PassingTime
 from tests.servers import ManualClock, OllamaStandIn, Reply, ToolUse
 from tests.servers.others import (
     DockerModelRunnerStandIn,
@@ -42,33 +42,8 @@ COMBINATIONS = [
 ]
 
 
-class Home:
-    """A home with all roles, whose time and server's time pass together."""
-
-    def __init__(
-        self,
-        hass: HomeAssistant,
-        server: OllamaStandIn,
-        clock: ManualClock,
-        freezer: FrozenDateTimeFactory,
-    ) -> None:
-        """Start at the server's time."""
-        self.hass = hass
-        self.server = server
-        self.clock = clock
-        self.freezer = freezer
-        freezer.move_to(datetime.fromtimestamp(clock.now(), dt_util.UTC))
-
-    async def settle(self) -> None:
-        """Wait for everything in the background."""
-        await self.hass.async_block_till_done(wait_background_tasks=True)
-
-    async def advance(self, seconds: float) -> None:
-        """Let time pass, here and there, and poll."""
-        self.clock.advance(seconds)
-        self.freezer.tick(seconds)
-        async_fire_time_changed(self.hass)
-        await self.settle()
+class Home(PassingTime):
+    """A home whose sensors are compared with the server."""
 
     async def poll(self) -> None:
         """Let one poll's time pass."""

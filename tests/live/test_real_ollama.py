@@ -18,6 +18,7 @@ from custom_components.home_agent.servers.base import (
     ServerKind,
 )
 from custom_components.home_agent.servers.factory import connect
+from custom_components.home_agent.servers.messages import LoadRequest
 from tests.conftest import MakeEntry, say, speech
 
 URL = os.environ.get("HOME_AGENT_TEST_OLLAMA", "")
@@ -125,7 +126,9 @@ async def test_sensors_agree(home: HomeAssistant, make_entry: MakeEntry) -> None
 async def test_load_and_unload(hass: HomeAssistant) -> None:
     """A model can be loaded, held longer and unloaded without a question."""
     server = await connect(async_get_clientsession(hass), Connection(URL))
-    await server.load(MODEL, KeepAlive.parse("-1"), num_ctx=1024)
+    await server.load(
+        LoadRequest(model=MODEL, keep_alive=KeepAlive.parse("-1"), num_ctx=1024)
+    )
     assert [model.forever for model in await server.loaded_models() or ()] == [True]
     await server.unload(MODEL)
     await assert_leaves(server)

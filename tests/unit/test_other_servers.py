@@ -25,7 +25,7 @@ from custom_components.home_agent.servers.factory import (
     means_of,
     takes_keep_alive,
 )
-from custom_components.home_agent.servers.messages import ChatRequest
+from custom_components.home_agent.servers.messages import ChatRequest, LoadRequest
 from tests.servers.openai import OpenAIStandIn
 from tests.servers.others import (
     DockerModelRunnerStandIn,
@@ -105,7 +105,7 @@ async def test_each_is_found_and_sent_no_keep_alive(
     await server.chat(ask())
     assert (await collect(server.chat_stream(ask()))).content
     await server.embed(EMBED, ["x"], FIVE_MINUTES)
-    await server.load(CHAT, FIVE_MINUTES)
+    await server.load(LoadRequest(model=CHAT, keep_alive=FIVE_MINUTES))
     questions = stand_in.sent("/v1/chat/completions", "/v1/embeddings")
     assert not any("keep_alive" in body for body in questions)
     if Means.LIST in server.means:
@@ -160,7 +160,7 @@ async def test_lm_studio_for_ever_is_an_explicit_load(start: Start) -> None:
     assert await loaded(server) == [CHAT, EMBED]
     # It was unloaded behind our back: the next request loads it again.
     stand_in.loaded.clear()
-    await server.load(CHAT, FOREVER)
+    await server.load(LoadRequest(model=CHAT, keep_alive=FOREVER))
     assert stand_in.loaded == {CHAT: {"ttl": None}}
 
 
@@ -184,8 +184,10 @@ async def test_old_lm_studio_has_no_requests_for_it(start: Start) -> None:
     """Loading by a question is all; unloading is not there."""
     stand_in = LMStudioStandIn(old=True)
     server = await start(stand_in)
-    await server.load(CHAT, FOREVER)
-    await server.load(EMBED, KeepAlive.parse("1m"), embedding=True)
+    await server.load(LoadRequest(model=CHAT, keep_alive=FOREVER))
+    await server.load(
+        LoadRequest(model=EMBED, keep_alive=KeepAlive.parse("1m"), embedding=True)
+    )
     assert await loaded(server) == [EMBED]
     with pytest.raises(NotSupported):
         await server.unload(EMBED)
@@ -220,15 +222,15 @@ async def test_llama_cpp_router_is_waited_for(
     stand_in = LlamaCppRouterStandIn()
     stand_in.loading_looks = 3
     server = await start(stand_in)
-    await server.load(CHAT, FIVE_MINUTES)
+    await server.load(LoadRequest(model=CHAT, keep_alive=FIVE_MINUTES))
     assert await loaded(server) == [CHAT]
-    await server.load(CHAT, FIVE_MINUTES)
+    await server.load(LoadRequest(model=CHAT, keep_alive=FIVE_MINUTES))
     for _ in range(2):
         await server.unload(CHAT)
     assert await loaded(server) == []
     stand_in.fails = True
     with pytest.raises(ModelServerError) as caught:
-        await server.load(CHAT, FIVE_MINUTES)
+        await server.load(LoadRequest(model=CHAT, keep_alive=FIVE_MINUTES))
     assert "failed" in caught.value.detail
 
 
@@ -237,8 +239,8 @@ async def test_local_ai_without_its_admin_key(start: Start) -> None:
     stand_in = LocalAIStandIn()
     stand_in.admin = False
     server = await start(stand_in)
-    await server.load(CHAT, FIVE_MINUTES)
-    await server.load(EMBED, FIVE_MINUTES, embedding=True)
+    await server.load(LoadRequest(model=CHAT, keep_alive=FIVE_MINUTES))
+    await server.load(LoadRequest(model=EMBED, keep_alive=FIVE_MINUTES, embedding=True))
     assert stand_in.loaded.keys() == {CHAT, EMBED}
     assert await server.loaded_models() is None
 
@@ -246,10 +248,10 @@ async def test_local_ai_without_its_admin_key(start: Start) -> None:
 async def test_lemonade_pins_for_ever(start: Start) -> None:
     """So that nothing evicts the model."""
     server = await start(LemonadeStandIn())
-    await server.load(CHAT, FIVE_MINUTES)
+    await server.load(LoadRequest(model=CHAT, keep_alive=FIVE_MINUTES))
     (model,) = await server.loaded_models() or ()
     assert not model.forever
-    await server.load(CHAT, FOREVER)
+    await server.load(LoadRequest(model=CHAT, keep_alive=FOREVER))
     (model,) = await server.loaded_models() or ()
     assert model.forever
 
@@ -273,7 +275,7 @@ async def test_docker_model_runner_is_configured(start: Start) -> None:
     (model,) = await server.loaded_models() or ()
     assert str(model.expires_at) == "2026-11-21 10:05:00+00:00"
     stand_in.loaded.clear()
-    await server.load(CHAT, FIVE_MINUTES)
+    await server.load(LoadRequest(model=CHAT, keep_alive=FIVE_MINUTES))
     preload = stand_in.requests[-1]
     assert preload.headers["X-Preload-Only"] == "true"
     assert stand_in.loaded
@@ -289,7 +291,7 @@ async def test_servers_with_fixed_models(
     """A keep_alive is not sent; a small question does no harm."""
     connection = Connection(openai.url, kind=kind)
     server = await connect(async_get_clientsession(hass), connection)
-    await server.load(CHAT, FIVE_MINUTES)
+    await server.load(LoadRequest(model=CHAT, keep_alive=FIVE_MINUTES))
     (body,) = openai.sent("/v1/chat/completions")
     assert body["max_tokens"] == 1
     assert "keep_alive" not in body
@@ -304,6 +306,6 @@ async def test_lite_llm_is_not_warmed(
     connection = Connection(openai.url, kind=ServerKind.LITELLM)
     server = await connect(async_get_clientsession(hass), connection)
     with pytest.raises(NotSupported):
-        await server.load(CHAT, FIVE_MINUTES)
+        await server.load(LoadRequest(model=CHAT, keep_alive=FIVE_MINUTES))
     await server.chat(ask())
     assert "keep_alive" not in openai.sent("/v1/chat/completions")[0]

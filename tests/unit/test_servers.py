@@ -35,6 +35,7 @@ from custom_components.home_agent.servers.factory import connect
 from custom_components.home_agent.servers.messages import (
     ChatMessage,
     ChatRequest,
+    LoadRequest,
     ToolCall,
 )
 from tests.servers import (
@@ -352,8 +353,14 @@ async def test_load_see_unload_on_ollama(
 ) -> None:
     """With the chat's num_ctx; embedding models in their own way."""
     server = await server_of(hass, ollama)
-    await server.load("llama3.2:3b", FIVE_MINUTES, num_ctx=8192)
-    await server.load("nomic-embed-text", KeepAlive.parse("-1"), embedding=True)
+    await server.load(
+        LoadRequest(model="llama3.2:3b", keep_alive=FIVE_MINUTES, num_ctx=8192)
+    )
+    await server.load(
+        LoadRequest(
+            model="nomic-embed-text", keep_alive=KeepAlive.parse("-1"), embedding=True
+        )
+    )
     await server.chat(request(num_ctx=8192))
     assert ollama.memory.loads == ["llama3.2:3b", "nomic-embed-text:latest"]
     loaded = {model.name: model for model in await server.loaded_models() or ()}
@@ -370,7 +377,7 @@ async def test_load_see_unload_on_ollama(
     await server.unload("nomic-embed-text")
     assert await server.loaded_models() == []
     with pytest.raises(ModelNotFound):
-        await server.load("gone", FIVE_MINUTES)
+        await server.load(LoadRequest(model="gone", keep_alive=FIVE_MINUTES))
 
 
 async def test_ollamas_cloud_models_get_no_keep_alive(hass: HomeAssistant) -> None:
@@ -389,8 +396,8 @@ async def test_two_names_of_one_file(hass: HomeAssistant) -> None:
     models = [StandInModel(name, file="f") for name in ("a", "b")]
     async with OllamaStandIn([*models, StandInModel("c")]) as stand_in:
         server = await server_of(hass, stand_in)
-        await server.load("a", FIVE_MINUTES)
-        await server.load("b", FIVE_MINUTES)
+        await server.load(LoadRequest(model="a", keep_alive=FIVE_MINUTES))
+        await server.load(LoadRequest(model="b", keep_alive=FIVE_MINUTES))
         (loaded,) = await server.loaded_models() or ()
         assert loaded.name == "a"
         assert server.is_model("a", loaded)
@@ -411,7 +418,7 @@ async def test_a_server_whose_clock_is_wrong(
     """Times are told by our own clock; a past one means that it is busy."""
     clock.advance(-3 * 3600)
     server = await server_of(hass, ollama)
-    await server.load("llama3.2:3b", FIVE_MINUTES)
+    await server.load(LoadRequest(model="llama3.2:3b", keep_alive=FIVE_MINUTES))
     (model,) = await server.loaded_models() or ()
     assert model.expires_at
     left = model.expires_at - dt_util.utcnow()
@@ -431,8 +438,10 @@ async def test_an_unknown_server_is_asked_a_token(
     server = await server_of(hass, openai)
     assert server.means is Means.WARM
     assert await server.loaded_models() is None
-    await server.load("local-model", FIVE_MINUTES)
-    await server.load("local-embedding", FIVE_MINUTES, embedding=True)
+    await server.load(LoadRequest(model="local-model", keep_alive=FIVE_MINUTES))
+    await server.load(
+        LoadRequest(model="local-embedding", keep_alive=FIVE_MINUTES, embedding=True)
+    )
     (chat,) = openai.sent("/v1/chat/completions")
     assert (chat["max_tokens"], chat["keep_alive"]) == (1, "5m")
     assert openai.sent("/v1/embeddings")[0]["keep_alive"] == "5m"

@@ -21,6 +21,7 @@ from .messages import (
     ChatRequest,
     ChatStats,
     JsonObject,
+    LoadRequest,
     ToolCall,
 )
 
@@ -204,18 +205,10 @@ class ModelServer(ABC):
         return loaded.name == name
 
     @abstractmethod
-    async def load(
-        self,
-        model: str,
-        keep_alive: KeepAlive,
-        *,
-        num_ctx: int | None = None,
-        embedding: bool = False,
-    ) -> None:
-        """Load a model and hold it for keep_alive, if it is not loaded already.
+    async def load(self, request: LoadRequest) -> None:
+        """Load a model, if it is not loaded already, and hold it.
 
-        embedding says what the model is for. Raise NotSupported where a request
-        that nobody waits for may cost money.
+        Raise NotSupported where a request that nobody waits for may cost money.
         """
 
     @abstractmethod

@@ -12,7 +12,7 @@ from ..keep_alive import KeepAlive
 from .address import server_root
 from .base import LOAD_TIMEOUT, Connection, LoadedModel, Means, ServerKind
 from .errors import RequestRefused
-from .messages import JsonObject
+from .messages import JsonObject, LoadRequest
 from .openai_compatible import OpenAICompatibleServer
 
 _PRELOAD: Final = {"X-Preload-Only": "true"}
@@ -52,20 +52,16 @@ class DockerModelRunner(OpenAICompatibleServer):
         return [_loaded_model(model) for model in answer or ()]
 
     @override
-    async def load(
-        self,
-        model: str,
-        keep_alive: KeepAlive,
-        *,
-        num_ctx: int | None = None,
-        embedding: bool = False,
-    ) -> None:
+    async def load(self, request: LoadRequest) -> None:
         """Load a model without asking it anything."""
-        body: JsonObject = {"model": model, "input": ["."]}
-        if not embedding:
-            body = {"model": model, "messages": [{"role": "user", "content": "."}]}
-        endpoint = "embeddings" if embedding else "chat/completions"
-        async with self._held(model, keep_alive):
+        body: JsonObject = {"model": request.model, "input": ["."]}
+        if not request.embedding:
+            body = {
+                "model": request.model,
+                "messages": [{"role": "user", "content": "."}],
+            }
+        endpoint = "embeddings" if request.embedding else "chat/completions"
+        async with self._held(request.model, request.keep_alive):
             await self.http.post(
                 self._url(endpoint), body, timeout=LOAD_TIMEOUT, headers=_PRELOAD
             )

@@ -3,10 +3,10 @@
 import asyncio
 from typing import Any, Final, override
 
-from ..keep_alive import KeepAlive
 from .address import server_root
 from .base import LOAD_TIMEOUT, LoadedModel, Means, ServerKind
 from .errors import ModelServerError, RequestRefused
+from .messages import LoadRequest
 from .own_rules import OneModelServer, OwnRulesServer
 
 _POLL_SECONDS: Final = 0.5
@@ -64,20 +64,15 @@ class LlamaCppRouter(OwnRulesServer):
         ]
 
     @override
-    async def load(
-        self,
-        model: str,
-        keep_alive: KeepAlive,
-        *,
-        num_ctx: int | None = None,
-        embedding: bool = False,
-    ) -> None:
+    async def load(self, request: LoadRequest) -> None:
         """Load a model; return when it is loaded.
 
         The router answers before that, so it is asked until it says so.
         """
         try:
-            await self.http.post(self._router_url("models/load"), {"model": model})
+            await self.http.post(
+                self._router_url("models/load"), {"model": request.model}
+            )
         except RequestRefused as err:
             if "already" not in err.detail:
                 raise
@@ -85,7 +80,7 @@ class LlamaCppRouter(OwnRulesServer):
             state: str | None = "loading"
             while state == "loading":
                 await asyncio.sleep(_POLL_SECONDS)
-                state = (await self._states()).get(model)
+                state = (await self._states()).get(request.model)
         if state not in ("loaded", "sleeping"):
             raise self.http.error(f"the model is {state} after loading it")
 

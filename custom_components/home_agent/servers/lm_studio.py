@@ -8,7 +8,7 @@ from ..keep_alive import KeepAlive
 from .address import server_root
 from .base import LOAD_TIMEOUT, LoadedModel, Means, ServerKind
 from .errors import ModelServerError, NotSupported
-from .messages import JsonObject
+from .messages import JsonObject, LoadRequest
 from .openai_compatible import OpenAICompatibleServer
 
 _LOADED: Final = "loaded"
@@ -66,17 +66,12 @@ class LMStudioServer(OpenAICompatibleServer):
         ]
 
     @override
-    async def load(
-        self,
-        model: str,
-        keep_alive: KeepAlive,
-        *,
-        num_ctx: int | None = None,
-        embedding: bool = False,
-    ) -> None:
+    async def load(self, request: LoadRequest) -> None:
         """Load a model: explicitly for ever, else by a request with its ttl."""
-        if not keep_alive.forever or not await self._load_explicitly(model):
-            await super().load(model, keep_alive, embedding=embedding)
+        if not request.keep_alive.forever or not await self._load_explicitly(
+            request.model
+        ):
+            await super().load(request)
 
     @override
     async def unload(self, model: str) -> None:

@@ -2,10 +2,10 @@
 
 from typing import Any, override
 
-from ..keep_alive import KeepAlive
 from .address import server_root
 from .base import LOAD_TIMEOUT, LoadedModel, Means, ServerKind
 from .errors import InvalidAuth, RequestRefused
+from .messages import LoadRequest
 from .own_rules import OwnRulesServer
 
 
@@ -59,21 +59,16 @@ class LocalAIServer(LoadingServer):
         return [LoadedModel(name=m["id"]) for m in answer.get("loaded_models") or ()]
 
     @override
-    async def load(
-        self,
-        model: str,
-        keep_alive: KeepAlive,
-        *,
-        num_ctx: int | None = None,
-        embedding: bool = False,
-    ) -> None:
+    async def load(self, request: LoadRequest) -> None:
         """Load a model; by a question where only an administrator may load."""
         try:
             await self.http.post(
-                self._root_url("backend/load"), {"model": model}, timeout=LOAD_TIMEOUT
+                self._root_url("backend/load"),
+                {"model": request.model},
+                timeout=LOAD_TIMEOUT,
             )
         except InvalidAuth, RequestRefused:
-            await super().load(model, keep_alive, embedding=embedding)
+            await super().load(request)
 
     @override
     async def unload(self, model: str) -> None:
@@ -100,18 +95,11 @@ class LemonadeServer(LoadingServer):
         ]
 
     @override
-    async def load(
-        self,
-        model: str,
-        keep_alive: KeepAlive,
-        *,
-        num_ctx: int | None = None,
-        embedding: bool = False,
-    ) -> None:
+    async def load(self, request: LoadRequest) -> None:
         """Load a model, pinned if it shall stay for ever."""
         await self.http.post(
             self._url("load"),
-            {"model_name": model, "pinned": keep_alive.forever},
+            {"model_name": request.model, "pinned": request.keep_alive.forever},
             timeout=LOAD_TIMEOUT,
         )
 

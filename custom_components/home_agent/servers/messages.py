@@ -72,6 +72,20 @@ class ChatRequest:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class LoadRequest:
+    """A request to load a model ahead, and to hold it for keep_alive.
+
+    num_ctx must be that of its chat requests, in tokens; embedding says that the
+    model makes vectors.
+    """
+
+    model: str
+    keep_alive: KeepAlive
+    num_ctx: int | None = None
+    embedding: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ChatStats:
     """What a server reports of one request; None is what it does not tell.
 

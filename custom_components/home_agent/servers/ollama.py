@@ -33,6 +33,7 @@ from .messages import (
     ChatRequest,
     ChatStats,
     JsonObject,
+    LoadRequest,
     ToolCall,
 )
 from .think_tags import ThinkTagSplitter
@@ -204,14 +205,7 @@ class OllamaServer(ModelServer):
         return file is not None and file == self._files.get(loaded.name)
 
     @override
-    async def load(
-        self,
-        model: str,
-        keep_alive: KeepAlive,
-        *,
-        num_ctx: int | None = None,
-        embedding: bool = False,
-    ) -> None:
+    async def load(self, request: LoadRequest) -> None:
         """Load a model and hold it for keep_alive, if it is not loaded already.
 
         num_ctx must be that of the chat requests: a different one would reload
@@ -219,12 +213,14 @@ class OllamaServer(ModelServer):
         up would end the load, so the timeout is long.
         """
         # Embedding models have no /api/generate but to unload them.
-        endpoint = "embed" if embedding else "generate"
-        body: JsonObject = {"model": model} | self._residency(model, keep_alive)
-        if not embedding:
+        endpoint = "embed" if request.embedding else "generate"
+        body: JsonObject = {"model": request.model} | self._residency(
+            request.model, request.keep_alive
+        )
+        if not request.embedding:
             body["stream"] = False
-            if num_ctx is not None:
-                body["options"] = {"num_ctx": num_ctx}
+            if request.num_ctx is not None:
+                body["options"] = {"num_ctx": request.num_ctx}
         await self.http.post(self._url(endpoint), body, timeout=LOAD_TIMEOUT)
 
     @override

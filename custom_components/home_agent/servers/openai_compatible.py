@@ -27,6 +27,7 @@ from .messages import (
     ChatMessage,
     ChatRequest,
     JsonObject,
+    LoadRequest,
     Think,
 )
 from .openai_answers import StreamParser, stats_of, thinking_of, tool_call_of
@@ -155,24 +156,17 @@ class OpenAICompatibleServer(ModelServer):
         return None
 
     @override
-    async def load(
-        self,
-        model: str,
-        keep_alive: KeepAlive,
-        *,
-        num_ctx: int | None = None,
-        embedding: bool = False,
-    ) -> None:
+    async def load(self, request: LoadRequest) -> None:
         """Ask the model for one token: the server loads it if it must."""
-        body: JsonObject = {"model": model, "input": ["."]}
+        body: JsonObject = {"model": request.model, "input": ["."]}
         endpoint = "embeddings"
-        if not embedding:
+        if not request.embedding:
             endpoint = "chat/completions"
             message: ChatMessage = {"role": "user", "content": "."}
-            request = ChatRequest(model=model, messages=[message], max_tokens=1)
-            body = self._chat_body(request)
-        body |= self._residency(model, keep_alive)
-        async with self._held(model, keep_alive):
+            asked = ChatRequest(model=request.model, messages=[message], max_tokens=1)
+            body = self._chat_body(asked)
+        body |= self._residency(request.model, request.keep_alive)
+        async with self._held(request.model, request.keep_alive):
             await self._post(endpoint, body, timeout=LOAD_TIMEOUT)
 
     @override
@@ -308,14 +302,7 @@ class CloudServer(OpenAICompatibleServer):
         return False
 
     @override
-    async def load(
-        self,
-        model: str,
-        keep_alive: KeepAlive,
-        *,
-        num_ctx: int | None = None,
-        embedding: bool = False,
-    ) -> None:
+    async def load(self, request: LoadRequest) -> None:
         """Raise NotSupported: a request may cost money."""
         raise NotSupported(self.http.host)
 
