@@ -19,7 +19,7 @@ from homeassistant import loader
 from homeassistant.components import conversation
 from homeassistant.components.homeassistant.exposed_entities import async_expose_entity
 from homeassistant.config_entries import ConfigSubentryData
-from homeassistant.core import Context, HomeAssistant
+from homeassistant.core import Context, HomeAssistant, callback
 from homeassistant.helpers import frame
 from homeassistant.helpers.dispatcher import async_dispatcher_connect
 from homeassistant.setup import async_setup_component
@@ -96,7 +96,12 @@ async def one_round(hass: HomeAssistant, *, warm_up: bool) -> dict[str, float]:
     (subentry_id,) = entry.subentries
     turns: list[TurnFigures] = []
     signal = SIGNAL_TURN.format(subentry_id)
-    end = async_dispatcher_connect(hass, signal, turns.append)
+
+    @callback
+    def keep(figures: TurnFigures) -> None:
+        turns.append(figures)
+
+    end = async_dispatcher_connect(hass, signal, keep)
     for question in QUESTIONS:
         await conversation.async_converse(
             hass, question, None, Context(), "en", "conversation.agent"

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from homeassistant.core import HomeAssistant
+from homeassistant.core import HomeAssistant, callback
 from homeassistant.helpers.aiohttp_client import async_get_clientsession
 from homeassistant.helpers.dispatcher import async_dispatcher_connect
 import pytest
@@ -148,7 +148,13 @@ async def test_the_first_question_evaluates_only_itself(
     await home.async_block_till_done(wait_background_tasks=True)
     turns: list[TurnFigures] = []
     (subentry_id,) = entry.subentries
-    async_dispatcher_connect(home, SIGNAL_TURN.format(subentry_id), turns.append)
+
+    # Any other function would run in a thread, a moment later.
+    @callback
+    def keep(figures: TurnFigures) -> None:
+        turns.append(figures)
+
+    async_dispatcher_connect(home, SIGNAL_TURN.format(subentry_id), keep)
     await say(home, "Say hello to Ada.")
     (turn,) = turns
     assert turn.prompt_tokens is not None
