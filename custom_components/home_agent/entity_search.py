@@ -1,5 +1,6 @@
 """Find exposed entities by two ballots: what is meant, and the words that are said."""
 
+import asyncio
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -88,6 +89,7 @@ class EntitySearch:
         self._index: LexicalIndex | None = None
         self._indexed: dict[str, ExposedEntity] = {}
         self._has_fts5 = True
+        self._one_at_a_time = asyncio.Lock()
 
     async def async_search(
         self,
@@ -138,23 +140,22 @@ class EntitySearch:
         self, exposed: dict[str, ExposedEntity], query: str, allowed: set[str]
     ) -> list[str] | None:
         """Return the ballot of the words, None without FTS5."""
-        if exposed != self._indexed and self._has_fts5:
-            old = self._index
-            try:
-                self._index = await self._hass.async_add_executor_job(
-                    LexicalIndex, exposed
-                )
-            except sqlite3.OperationalError as err:
-                _LOGGER.warning("Searching without words: %s", err)
-                self._has_fts5 = False
-            self._indexed = exposed
-            if old is not None:
-                old.close()
-        if self._index is None:
-            return None
-        return await self._hass.async_add_executor_job(
-            self._index.search, query, _DEPTH, allowed
-        )
+        run = self._hass.async_add_executor_job
+        # Another search may be under way in the index that is made anew here.
+        async with self._one_at_a_time:
+            if exposed != self._indexed and self._has_fts5:
+                old = self._index
+                try:
+                    self._index = await run(LexicalIndex, exposed)
+                except sqlite3.OperationalError as err:
+                    _LOGGER.warning("Searching without words: %s", err)
+                    self._has_fts5 = False
+                self._indexed = exposed
+                if old is not None:
+                    old.close()
+            if self._index is None:
+                return None
+            return await run(self._index.search, query, _DEPTH, allowed)
 
 
 def fused(ballots: Iterable[list[str]]) -> list[tuple[str, float]]:

@@ -3,7 +3,6 @@
 from collections.abc import Container, Mapping
 import re
 import sqlite3
-import threading
 from typing import Final
 import unicodedata
 
@@ -22,14 +21,16 @@ _UNSPACED: Final = re.compile(
 
 
 class LexicalIndex:
-    """An index of words, in memory; derived from the entities it is made of."""
+    """An index of words, in memory; derived from the entities it is made of.
+
+    It may be used from any thread, but by one at a time.
+    """
 
     def __init__(self, entities: Mapping[str, ExposedEntity]) -> None:
         """Index entities; blocks, some milliseconds for each thousand.
 
         Raise sqlite3.OperationalError where SQLite was built without FTS5.
         """
-        self._lock = threading.Lock()
         self._ids = list(entities)
         self._connection = sqlite3.connect(":memory:", check_same_thread=False)
         self._connection.execute(
@@ -59,22 +60,20 @@ class LexicalIndex:
         expression = " OR ".join(f'"{word}"' for word in words)
         ranking = f"bm25(entity, {', '.join(map(str, _WEIGHTS))})"
         found: list[str] = []
-        with self._lock:
-            rows = self._connection.execute(
-                f"SELECT rowid FROM entity WHERE entity MATCH ? ORDER BY {ranking}",  # noqa: S608 - numbers of our own
-                (expression,),
-            )
-            for (number,) in rows:
-                if (entity_id := self._ids[number]) in allowed:
-                    found.append(entity_id)
-                    if len(found) == limit:
-                        break
+        rows = self._connection.execute(
+            f"SELECT rowid FROM entity WHERE entity MATCH ? ORDER BY {ranking}",  # noqa: S608 - numbers of our own
+            (expression,),
+        )
+        for (number,) in rows:
+            if (entity_id := self._ids[number]) in allowed:
+                found.append(entity_id)
+                if len(found) == limit:
+                    break
         return found
 
     def close(self) -> None:
         """Free the memory."""
-        with self._lock:
-            self._connection.close()
+        self._connection.close()
 
 
 def query_words(query: str) -> list[str]:

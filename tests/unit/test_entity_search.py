@@ -1,5 +1,7 @@
 """Search by two ballots: what is meant, and the words that are said."""
 
+import asyncio
+import threading
 from typing import Any
 
 from homeassistant.components import conversation
@@ -11,7 +13,7 @@ import pytest
 
 from custom_components.home_agent.const import DOMAIN
 from custom_components.home_agent.entity_search import entity_search, fused
-from custom_components.home_agent.lexical_index import plain, query_words
+from custom_components.home_agent.lexical_index import LexicalIndex, plain, query_words
 from tests.conftest import MakeEntry
 from tests.servers import OllamaStandIn
 
@@ -155,6 +157,35 @@ async def test_hidden_entities_are_gone_at_once(
     for is_exposed in (True, False, True):
         async_expose_entity(home, conversation.DOMAIN, lamp, is_exposed)
         assert (lamp in ids(await find(home, "reading lamp"))) is is_exposed
+
+
+async def test_searches_at_once(
+    home: HomeAssistant,
+    ollama: OllamaStandIn,
+    make_entry: MakeEntry,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The index of words is not made anew under a search that is in it."""
+    await make_entry(ollama.url, conversation={})
+    is_in_it, may_go_on = threading.Event(), threading.Event()
+    real = LexicalIndex.search
+
+    def slow(self: LexicalIndex, *args: Any) -> list[str]:
+        is_in_it.set()
+        assert may_go_on.wait(10)
+        return real(self, *args)
+
+    monkeypatch.setattr(LexicalIndex, "search", slow)
+    first = home.async_create_task(find(home, "reading lamp"))
+    while not is_in_it.is_set():  # noqa: ASYNC110 - another thread sets it
+        await asyncio.sleep(0)
+    garland = add(home, "light", "Garland")
+    second = home.async_create_task(find(home, "garland"))
+    for _ in range(5000):
+        await asyncio.sleep(0)
+    may_go_on.set()
+    assert ids(await first) == ["light.reading_lamp"]
+    assert ids(await second) == [garland]
 
 
 @pytest.mark.parametrize(
