@@ -7,7 +7,7 @@ from homeassistant.config_entries import ConfigEntry, ConfigSubentry
 from homeassistant.const import Platform
 from homeassistant.core import HomeAssistant, callback
 from homeassistant.exceptions import ConfigEntryAuthFailed, ConfigEntryNotReady
-from homeassistant.helpers import config_validation as cv, device_registry as dr
+from homeassistant.helpers import config_validation as cv
 from homeassistant.helpers.aiohttp_client import async_get_clientsession
 from homeassistant.helpers.typing import ConfigType
 
@@ -15,7 +15,7 @@ from .actions import async_setup_actions
 from .const import CONF_LLM_SERVER_KIND, DOMAIN, SUBENTRY_EMBEDDING
 from .coordinator import shared_coordinator
 from .data import HomeAgentConfigEntry, HomeAgentData, merged_config, subentry_role
-from .device import device_info, server_device_info
+from .device import async_register_devices
 from .issues import ResidencyChecks, check_index, forget_gone
 from .loader import ModelLoader
 from .migration import async_migrate_from_version_1
@@ -51,26 +51,7 @@ async def async_setup_entry(hass: HomeAssistant, entry: HomeAgentConfigEntry) ->
     entry.runtime_data = HomeAgentData()
     for subentry in entry.subentries.values():
         _watch(hass, entry, subentry)
-    device_registry = dr.async_get(hass)
-    servers = {
-        root: device_registry.async_get_or_create(
-            config_entry_id=entry.entry_id, **server_device_info(entry, coordinator)
-        ).id
-        for root, coordinator in entry.runtime_data.coordinators.items()
-    }
-    for device in dr.async_entries_for_config_entry(device_registry, entry.entry_id):
-        # The device of a server that is used no more; a subentry's goes with it.
-        is_role = any(key in entry.subentries for _, key in device.identifiers)
-        if not is_role and device.id not in servers.values():
-            device_registry.async_remove_device(device.id)
-    for subentry in entry.subentries.values():
-        residency = entry.runtime_data.residencies[subentry.subentry_id]
-        device_registry.async_get_or_create(
-            config_entry_id=entry.entry_id,
-            config_subentry_id=subentry.subentry_id,
-            via_device_id=servers[server_root(residency.coordinator.connection.url)],
-            **device_info(entry, subentry),
-        )
+    async_register_devices(hass, entry)
     for subentry in entry.get_subentries_of_type(SUBENTRY_EMBEDDING):
         manager = VectorDBManager(
             hass,

@@ -1,12 +1,40 @@
 """The devices: one for each server, one for each model role."""
 
 from homeassistant.config_entries import ConfigSubentry
+from homeassistant.core import HomeAssistant, callback
 from homeassistant.helpers import device_registry as dr
 
 from .const import DOMAIN
 from .coordinator import ServerCoordinator
 from .data import HomeAgentConfigEntry, subentry_role
 from .servers.detect import server_name
+
+
+@callback
+def async_register_devices(hass: HomeAssistant, entry: HomeAgentConfigEntry) -> None:
+    """Register the devices of an entry's servers and roles.
+
+    That of a server that is used no more is removed; a role's goes with its
+    subentry.
+    """
+    registry = dr.async_get(hass)
+    servers = {
+        coordinator: registry.async_get_or_create(
+            config_entry_id=entry.entry_id, **server_device_info(entry, coordinator)
+        ).id
+        for coordinator in entry.runtime_data.coordinators.values()
+    }
+    for device in dr.async_entries_for_config_entry(registry, entry.entry_id):
+        is_role = any(key in entry.subentries for _, key in device.identifiers)
+        if not is_role and device.id not in servers.values():
+            registry.async_remove_device(device.id)
+    for subentry_id, residency in entry.runtime_data.residencies.items():
+        registry.async_get_or_create(
+            config_entry_id=entry.entry_id,
+            config_subentry_id=subentry_id,
+            via_device_id=servers[residency.coordinator],
+            **device_info(entry, residency.subentry),
+        )
 
 
 def device_info(entry: HomeAgentConfigEntry, subentry: ConfigSubentry) -> dr.DeviceInfo:

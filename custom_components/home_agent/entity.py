@@ -35,7 +35,9 @@ class ResidencyEntity(ModelEntity):
     async def async_added_to_hass(self) -> None:
         """Be told when it may have changed."""
         await super().async_added_to_hass()
-        self.async_on_remove(self.residency.listen(self.async_write_ha_state))
+        self.async_on_remove(
+            self.residency.state_changed.add(self.async_write_ha_state)
+        )
 
     @property
     @override

@@ -42,7 +42,7 @@ class ResidencyEventEntity(ModelEntity, EventEntity):
     async def async_added_to_hass(self) -> None:
         """Be told what happens."""
         await super().async_added_to_hass()
-        self.async_on_remove(self.residency.listen_events(self._happened))
+        self.async_on_remove(self.residency.happened.add(self._happened))
 
     @callback
     def _happened(self, event: ResidencyEvent) -> None:

@@ -145,7 +145,7 @@ def check_index(
                 error=progress.error,
             )
 
-    entry.async_on_unload(manager.listen(progressed))
+    entry.async_on_unload(manager.progressed.add(progressed))
 
 
 class ResidencyChecks:
@@ -167,7 +167,7 @@ class ResidencyChecks:
         for end in (
             async_dispatcher_connect(hass, SIGNAL_TURN.format(key), self._turn_ended),
             async_dispatcher_connect(hass, SIGNAL_PROMPT.format(key), self._prompt),
-            residency.listen_events(self._happened),
+            residency.happened.add(self._happened),
             residency.coordinator.async_add_listener(self._server_asked),
         ):
             entry.async_on_unload(end)
@@ -187,7 +187,7 @@ class ResidencyChecks:
         suggestion = None
         if Means.KEEP_ALIVE in residency.means:
             suggestion = history.suggestion(residency.keep_alive)
-        if suggestion is None or history.cadence is None:
+        if suggestion is None or (cadence := history.cadence) is None:
             clear(self._hass, "cadence", residency)
             return
         since = dt_util.utcnow() - DAY
@@ -198,7 +198,7 @@ class ResidencyChecks:
             fix={"keep_alive": suggestion},
             keep_alive=residency.keep_alive.text,
             suggestion=suggestion,
-            minutes=f"{history.cadence / 60:.0f}",
+            minutes=f"{cadence / 60:.0f}",
             cold_starts=str(history.cold_starts(residency.keep_alive, since)),
             seconds=f"{history.load_seconds or 0:.0f}",
         )

@@ -15,7 +15,7 @@ from homeassistant.helpers.debounce import Debouncer
 from homeassistant.helpers.dispatcher import async_dispatcher_connect
 from homeassistant.util import dt as dt_util
 
-from .data import HomeAgentConfigEntry, merged_config
+from .data import HomeAgentConfigEntry
 from .exposed_entities import async_track_exposed_entities
 from .keep_alive import KeepAlive
 from .model_use import SIGNAL_TURN, TurnFigures, announce_prompt, model_uses
@@ -55,8 +55,8 @@ class ModelLoader:
         self.residency = residency
         self._role = residency.role
         self._use = residency.use
-        config = merged_config(entry, residency.subentry)
-        self._is_wanted: bool = config.get(residency.kind.key("warm_up"), True)
+        key = residency.kind.key("warm_up")
+        self._is_wanted: bool = residency.subentry.data.get(key, True)
         self._preparing: asyncio.Task[None] | None = None
         self._expected: int | None = None
         self._misses = 0
@@ -78,7 +78,7 @@ class ModelLoader:
         owner = self.residency.subentry.subentry_id
         for end in (
             async_track_exposed_entities(self.hass, self._prefix_may_have_changed),
-            self.residency.listen_events(self._happened),
+            self.residency.happened.add(self._happened),
             async_dispatcher_connect(
                 self.hass, SIGNAL_TURN.format(owner), self._turn_ended
             ),

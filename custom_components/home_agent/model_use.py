@@ -1,7 +1,7 @@
 """How each model is used through us: what runs now, and what became of it."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Sequence
 from contextlib import aclosing, contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -9,7 +9,7 @@ from time import monotonic
 from types import TracebackType
 from typing import Any, Final, Self
 
-from homeassistant.core import CALLBACK_TYPE, HomeAssistant, callback
+from homeassistant.core import HomeAssistant, callback
 from homeassistant.helpers.dispatcher import async_dispatcher_send
 from homeassistant.helpers.storage import Store
 from homeassistant.util import dt as dt_util
@@ -18,6 +18,7 @@ from homeassistant.util.hass_dict import HassKey
 from .adviser import UseHistory
 from .const import DOMAIN
 from .keep_alive import KeepAlive
+from .listeners import Listeners
 from .prompt import text_length
 from .servers.address import server_root
 from .servers.base import ModelServer
@@ -69,8 +70,8 @@ class ModelUse:
     running counts the requests that have not ended, loading those of them that
     only load; turns counts the turns. primed is the key of the prefix that the
     server has evaluated last, as far as we know; is_leaving whether we unloaded
-    the model. lock is held while the model is loaded
-    ahead, so that nobody does it twice.
+    the model. lock is held while the model is loaded ahead, so that nobody does it
+    twice.
     """
 
     history: UseHistory = field(default_factory=UseHistory)
@@ -83,7 +84,8 @@ class ModelUse:
     last_owner: str | None = None
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     idle: asyncio.Event = field(default_factory=asyncio.Event)
-    _listeners: list[CALLBACK_TYPE] = field(default_factory=list)
+    # Told whenever a request begins or ends.
+    changed: Listeners[()] = field(default_factory=Listeners[()])
 
     def __post_init__(self) -> None:
         """Start without a turn."""
@@ -94,30 +96,14 @@ class ModelUse:
         """Count a request as running, as one that only loads if it does."""
         self.running += 1
         self.loading += loads
-        self.changed()
+        self.changed.tell()
         try:
             yield
         finally:
             self.running -= 1
             self.loading -= loads
             self.last_ended = dt_util.utcnow()
-            self.changed()
-
-    @callback
-    def listen(self, listener: CALLBACK_TYPE) -> CALLBACK_TYPE:
-        """Call listener whenever a request begins or ends; return the end of it."""
-        self._listeners.append(listener)
-
-        def end() -> None:
-            self._listeners.remove(listener)
-
-        return end
-
-    @callback
-    def changed(self) -> None:
-        """Tell the listeners."""
-        for listener in list(self._listeners):
-            listener()
+            self.changed.tell()
 
 
 class ModelUses:
@@ -190,7 +176,7 @@ class Turn:
         self,
         hass: HomeAssistant,
         use: ModelUse,
-        server: Callable[[], Any],
+        server: Callable[[], Awaitable[ModelServer]],
         owner: str | None,
     ) -> None:
         """Begin before the first request.
@@ -239,7 +225,7 @@ class Turn:
 
     async def chat(self, request: ChatRequest) -> ChatAnswer:
         """Return an answer in one piece."""
-        server: ModelServer = await self._server()
+        server = await self._server()
         characters = self._announce(request)
         with self._use.request():
             answer = await server.chat(request)
@@ -248,7 +234,7 @@ class Turn:
 
     async def chat_stream(self, request: ChatRequest) -> AsyncGenerator[ChatDelta]:
         """Yield an answer as it is made."""
-        server: ModelServer = await self._server()
+        server = await self._server()
         characters = self._announce(request)
         with self._use.request():
             async with aclosing(server.chat_stream(request)) as deltas:
@@ -263,7 +249,7 @@ class Turn:
         self, model: str, texts: Sequence[str], keep_alive: KeepAlive
     ) -> list[list[float]]:
         """Return the vectors of texts."""
-        server: ModelServer = await self._server()
+        server = await self._server()
         with self._use.request():
             vectors = await server.embed(model, texts, keep_alive)
         self._answered(ChatStats())

@@ -1,32 +1,23 @@
 """Whether a role's model is in memory, and what happens to it."""
 
-from collections.abc import Callable
 from datetime import timedelta
 from enum import StrEnum
-import logging
 from typing import Final, Self, cast
 
 from homeassistant.config_entries import ConfigSubentry
-from homeassistant.core import CALLBACK_TYPE, HomeAssistant, callback
+from homeassistant.core import HomeAssistant, callback
 from homeassistant.util import dt as dt_util
 
 from .coordinator import ServerCoordinator
 from .data import HomeAgentConfigEntry, merged_config, subentry_role
 from .keep_alive import InvalidKeepAlive, KeepAlive, default_keep_alive
+from .listeners import Listeners
 from .role import ModelRole
 from .servers.base import LOAD_TIMEOUT, LoadedModel, Means
 from .servers.factory import means_of
 
-_LOGGER = logging.getLogger(__name__)
-
-# A model that shall not stay is held so long for a question that is being spoken.
-HOLD_FOR_A_QUESTION: Final = KeepAlive.parse("1m")
 # What a server said so short a time ago is still true.
 FRESH: Final = timedelta(seconds=2)
-# Loaded, but it may leave before the question is asked.
-LEAVES_SOON: Final = timedelta(seconds=30)
-# Changes come in crowds: a renamed area changes the prompt once.
-PREFIX_COOLDOWN: Final = 10.0
 
 
 class ResidencyState(StrEnum):
@@ -77,8 +68,9 @@ class ModelResidency:
         self._was: LoadedModel | None = None
         self._was_seen = False
         self._told: tuple[ResidencyState, LoadedModel | None, bool] | None = None
-        self._event_listeners: list[Callable[[ResidencyEvent], None]] = []
-        self._state_listeners: list[CALLBACK_TYPE] = []
+        # Told when the state has changed, and what happens to the model.
+        self.state_changed = Listeners[()]()
+        self.happened = Listeners[ResidencyEvent]()
 
     @property
     def entry_id(self) -> str:
@@ -132,7 +124,7 @@ class ModelResidency:
         """Watch the server and our own requests until the entry is unloaded."""
         entry = self._entry
         entry.async_on_unload(self.coordinator.async_add_listener(self._server_asked))
-        entry.async_on_unload(self.use.listen(self._use_changed))
+        entry.async_on_unload(self.use.changed.add(self._use_changed))
 
     @callback
     def async_store_kind(self) -> None:
@@ -148,20 +140,6 @@ class ModelResidency:
                 self.hass.config_entries.async_update_subentry(
                     self._entry, self.subentry, data={**data, key: str(kind)}
                 )
-
-    @callback
-    def listen(self, listener: CALLBACK_TYPE) -> CALLBACK_TYPE:
-        """Call listener when the state has changed; return the end of it."""
-        self._state_listeners.append(listener)
-        return lambda: self._state_listeners.remove(listener)
-
-    @callback
-    def listen_events(
-        self, listener: Callable[[ResidencyEvent], None]
-    ) -> CALLBACK_TYPE:
-        """Call listener with what happens to the model; return the end of it."""
-        self._event_listeners.append(listener)
-        return lambda: self._event_listeners.remove(listener)
 
     @callback
     def _server_asked(self) -> None:
@@ -181,13 +159,13 @@ class ModelResidency:
         if before is None and model is not None:
             self.use.is_leaving = False
             if not is_first:
-                self._happened(ResidencyEvent.LOADED)
+                self.happened.tell(ResidencyEvent.LOADED)
         elif before is not None and model is None:
             self.use.primed = None
             event = ResidencyEvent.EVICTED
             if self.use.is_leaving or self._was_due(before):
                 event = ResidencyEvent.UNLOADED
-            self._happened(event)
+            self.happened.tell(event)
 
     def _was_due(self, before: LoadedModel) -> bool:
         """Return whether a model had to leave by now, as far as can be known."""
@@ -203,12 +181,6 @@ class ModelResidency:
         return ended is None or ended + held <= dt_util.utcnow() + FRESH
 
     @callback
-    def _happened(self, event: ResidencyEvent) -> None:
-        """Tell an event."""
-        for listener in list(self._event_listeners):
-            listener(event)
-
-    @callback
     def _use_changed(self) -> None:
         """Look what the server made of a request that began or ended."""
         if self.use.running or not self.coordinator.tells:
@@ -221,8 +193,6 @@ class ModelResidency:
     def _tell(self) -> None:
         """Tell that the state has changed, if it has."""
         told = (self.state, self.loaded, self.coordinator.last_update_success)
-        if told == self._told:
-            return
-        self._told = told
-        for listener in list(self._state_listeners):
-            listener()
+        if told != self._told:
+            self._told = told
+            self.state_changed.tell()

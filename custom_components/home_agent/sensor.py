@@ -40,18 +40,18 @@ type _Value = str | int | float | datetime | None
 
 @dataclass(frozen=True, kw_only=True)
 class ModelSensorDescription(SensorEntityDescription):
-    """A sensor of a model that is in memory."""
+    """A sensor of a model in memory; kinds are the servers that tell it."""
 
     value: Callable[[LoadedModel], _Value]
-    kinds: frozenset[ServerKind] | None = None
+    kinds: frozenset[ServerKind]
 
 
 @dataclass(frozen=True, kw_only=True)
 class TurnSensorDescription(SensorEntityDescription):
-    """A sensor of the last turn; roles are those that have such figures."""
+    """A sensor of the last turn; kinds are the servers that tell it, None all."""
 
     value: Callable[[TurnFigures], float | None]
-    roles: frozenset[Role] = frozenset({Role.LLM, Role.EXTERNAL_LLM})
+    kinds: frozenset[ServerKind | None] | None = None
 
 
 _SIZE: Final[dict[str, Any]] = {
@@ -120,6 +120,8 @@ TURN_SENSORS: Final = (
     TurnSensorDescription(
         key="load_time",
         value=lambda turn: turn.load_seconds,
+        # OpenAI's form has no such figure.
+        kinds=_OLLAMA,
         **_SECONDS,
     ),
     TurnSensorDescription(
@@ -135,6 +137,8 @@ TURN_SENSORS: Final = (
     TurnSensorDescription(
         key="cached_tokens",
         value=lambda turn: turn.cached_tokens,
+        # Ollama counts cached tokens as evaluated ones (0.30.1).
+        kinds=frozenset({None, *ServerKind}) - _OLLAMA,
         **_TOKENS,
     ),
     TurnSensorDescription(
@@ -181,17 +185,14 @@ def _model_sensors(
         sensors += [
             ModelSensor(entry, residency, description)
             for description in MODEL_SENSORS
+            if kind in description.kinds
+        ]
+    if residency.kind is not Role.EMBEDDING:
+        sensors += [
+            TurnSensor(entry, residency, description)
+            for description in TURN_SENSORS
             if description.kinds is None or kind in description.kinds
         ]
-    sensors += [
-        TurnSensor(entry, residency, description)
-        for description in TURN_SENSORS
-        if residency.kind in description.roles
-        # Ollama counts cached tokens as evaluated ones (0.30.1), and OpenAI's
-        # form has no time of a load.
-        and (description.key != "cached_tokens" or kind is not ServerKind.OLLAMA)
-        and (description.key != "load_time" or kind is ServerKind.OLLAMA)
-    ]
     return sensors
 
 
@@ -318,7 +319,7 @@ class IndexSensor(ModelEntity, SensorEntity):
     async def async_added_to_hass(self) -> None:
         """Be told the progress."""
         await super().async_added_to_hass()
-        self.async_on_remove(self._manager.listen(self.async_write_ha_state))
+        self.async_on_remove(self._manager.progressed.add(self.async_write_ha_state))
 
     @property
     @override

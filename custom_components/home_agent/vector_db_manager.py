@@ -27,6 +27,7 @@ from .exposed_entities import (
     async_track_exposed_entities,
 )
 from .keep_alive import KeepAlive
+from .listeners import Listeners
 from .role import ModelRole, Role
 from .servers.errors import ModelServerError
 from .vector_store.sqlite import SqliteVectorStore
@@ -96,7 +97,7 @@ class VectorDBManager:
         self._writable = asyncio.Event()
         self._writable.set()
         self.progress = IndexProgress()
-        self._listeners: list[CALLBACK_TYPE] = []
+        self.progressed = Listeners[()]()
         self._syncing: asyncio.Task[Any] | None = None
         self._tracking = False
         self._unsubscribe: list[CALLBACK_TYPE] = []
@@ -214,17 +215,10 @@ class VectorDBManager:
             self._tell(indexed=self.progress.indexed + len(batch))
 
     @callback
-    def listen(self, listener: CALLBACK_TYPE) -> CALLBACK_TYPE:
-        """Call listener with each progress; return the end of it."""
-        self._listeners.append(listener)
-        return lambda: self._listeners.remove(listener)
-
-    @callback
     def _tell(self, **changes: Any) -> None:
         """Tell the progress."""
         self.progress = replace(self.progress, **changes)
-        for listener in list(self._listeners):
-            listener()
+        self.progressed.tell()
 
     async def async_hold_writes(self) -> None:
         """Write everything into the one file, and nothing more until released."""

@@ -665,6 +665,16 @@ async def test_look_alikes_are_not_ollama(
     assert detected.name.startswith("127.0.0.1") is not known
 
 
+async def test_each_path_is_asked_for_once(
+    hass: HomeAssistant, openai: OpenAIStandIn
+) -> None:
+    """Some answers are the sign of several servers."""
+    await detect(async_get_clientsession(hass), Connection(openai.url))
+    paths = [item.path for item in openai.requests]
+    assert "/props" in paths
+    assert len(paths) == len(set(paths))
+
+
 async def test_lite_llm_is_known_by_its_headers(hass: HomeAssistant) -> None:
     """It lists the models of others, with their owners."""
     headers = {"X-LiteLLM-Version": "1.80"}

@@ -90,11 +90,18 @@ async def test_vectors_keep_the_order_of_the_texts(
     await manager.async_stop()
 
 
-async def index_now(hass: HomeAssistant, freezer: FrozenDateTimeFactory) -> None:
-    """Let the time until the next pass over the entities go by."""
-    freezer.tick(timedelta(seconds=6))
+async def let_pass(
+    hass: HomeAssistant, freezer: FrozenDateTimeFactory, **passed: float
+) -> None:
+    """Let time go by, and all that is due then."""
+    freezer.tick(timedelta(**passed))
     async_fire_time_changed(hass)
     await hass.async_block_till_done(wait_background_tasks=True)
+
+
+async def index_now(hass: HomeAssistant, freezer: FrozenDateTimeFactory) -> None:
+    """Let the time until the next pass over the entities go by."""
+    await let_pass(hass, freezer, seconds=6)
 
 
 async def search(hass: HomeAssistant, query: str, **more: Any) -> list[dict[str, Any]]:
@@ -235,9 +242,7 @@ async def test_a_server_that_is_away_is_tried_again(
     ollama.faults.extend([away] * 3)
     await index_now(home, freezer)
     for minutes in (1, 2, 4):
-        freezer.tick(timedelta(minutes=minutes))
-        async_fire_time_changed(home)
-        await home.async_block_till_done(wait_background_tasks=True)
+        await let_pass(home, freezer, minutes=minutes)
         await index_now(home, freezer)
     assert caplog.text.count("Cannot index the entities now") == 1
     assert len(await search(home, "lamp")) == 4
@@ -383,12 +388,8 @@ async def test_progress_and_a_stuck_index(
     for minutes in (1, 2, 4, 8, 16, 32):
         stuck = [i for i in issues.issues.values() if i.domain == DOMAIN]
         assert bool(stuck) is (minutes > 8)
-        freezer.tick(timedelta(minutes=minutes, seconds=10))
-        async_fire_time_changed(home)
-        await home.async_block_till_done(wait_background_tasks=True)
-        freezer.tick(timedelta(seconds=10))
-        async_fire_time_changed(home)
-        await home.async_block_till_done(wait_background_tasks=True)
+        await let_pass(home, freezer, minutes=minutes, seconds=10)
+        await let_pass(home, freezer, seconds=10)
     assert progress() == ("4", 4)
     assert not [i for i in issues.issues.values() if i.domain == DOMAIN]
 

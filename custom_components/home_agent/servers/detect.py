@@ -134,9 +134,11 @@ async def _kind_of_openai(
     """
     if any(header.lower().startswith("x-litellm-") for header in headers):
         return ServerKind.LITELLM
-    answers = await asyncio.gather(*(probe.get(path) for path, _, _ in _SIGNS))
-    for answer, (_, is_its, kind) in zip(answers, _SIGNS, strict=True):
-        if is_its(answer) and (kind not in _NEEDS_OWNER or _owner_of(kind) & owners):
+    await asyncio.gather(*map(probe.get, {path for path, _, _ in _SIGNS}))
+    for path, is_its, kind in _SIGNS:
+        if is_its(await probe.get(path)) and (
+            kind not in _NEEDS_OWNER or _owner_of(kind) & owners
+        ):
             return kind
     return next(
         (_OWNERS[owner] for owner in sorted(owners) if owner in _OWNERS),
@@ -245,11 +247,16 @@ class _Probe:
         self._http = http
         self._root = root
         self.errors: list[ModelServerError] = []
+        self._answers: dict[str, Any] = {}
 
     async def get(self, path: str) -> Any:
-        """Return the JSON at a path below the root, None if there is none."""
-        answer, _ = await self.get_with_headers(self._root + path)
-        return answer
+        """Return the JSON at a path below the root, None if there is none.
+
+        The server is asked once for each path.
+        """
+        if path not in self._answers:
+            self._answers[path], _ = await self.get_with_headers(self._root + path)
+        return self._answers[path]
 
     async def get_with_headers(self, url: str) -> tuple[Any, Mapping[str, str]]:
         """Return the JSON at an address, None if there is none, and the headers."""
