@@ -17,7 +17,7 @@ from homeassistant.util.json import JsonValueType
 import probatio as vol
 
 from .const import DOMAIN
-from .data import HomeAgentConfigEntry
+from .data import HomeAgentConfigEntry, embedding_manager
 from .entity_search import EntityFilter, entity_search
 from .keep_alive import InvalidKeepAlive, KeepAlive
 from .loader import ModelLoader
@@ -41,6 +41,7 @@ _SEARCH_ENTITIES_SCHEMA: Final = vol.Schema(
         vol.Optional("domain"): _TEXTS,
         vol.Optional("area"): _TEXTS,
         vol.Optional("device_class"): _TEXTS,
+        vol.Optional("state"): _TEXTS,
         vol.Optional("all_categories", default=False): cv.boolean,
         vol.Optional(ATTR_CONFIG_ENTRY_ID): cv.string,
     }
@@ -103,6 +104,7 @@ async def _async_search_entities(call: ServiceCall) -> ServiceResponse:
             domains=data.get("domain", ()),
             areas=data.get("area", ()),
             device_classes=data.get("device_class", ()),
+            states=data.get("state", ()),
             all_categories=data["all_categories"],
         ),
     )
@@ -141,18 +143,11 @@ def _manager(hass: HomeAssistant, entry_id: str | None) -> VectorDBManager | Non
 
     Raise ServiceValidationError if the entry has none.
     """
-    entries: list[HomeAgentConfigEntry]
     if entry_id is None:
-        entries = hass.config_entries.async_loaded_entries(DOMAIN)
-    else:
-        entries = [
-            cast("HomeAgentConfigEntry", async_get_config_entry(hass, DOMAIN, entry_id))
-        ]
-    for entry in entries:
-        for manager in entry.runtime_data.vector_db_managers.values():
-            return manager
-    if entry_id is None:
-        return None
+        return embedding_manager(hass)
+    entry = cast("HomeAgentConfigEntry", async_get_config_entry(hass, DOMAIN, entry_id))
+    for manager in entry.runtime_data.vector_db_managers.values():
+        return manager
     raise ServiceValidationError(
         translation_domain=DOMAIN, translation_key="no_embedding_model"
     )

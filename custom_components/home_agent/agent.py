@@ -23,10 +23,13 @@ from .const import (
     DEFAULT_MAX_HISTORY,
     DOMAIN,
 )
+from .context_guard import async_prompt_size
+from .history import Histories, History
 from .keep_alive import KeepAlive
 from .model_use import Turn
 from .priming import prefix_key
 from .prompt import async_messages, tool_specs
+from .retrieval import Retrieval
 from .role import ModelRole, Role
 from .servers.errors import ConnectionLost
 from .servers.messages import (
@@ -57,7 +60,10 @@ class HomeAgent:
         self._config = config
         self._role = ModelRole(hass, config, Role.LLM)
         self._stream: bool = config.get(CONF_LLM_STREAM, True)
-        self._max_history = int(config.get(CONF_MAX_HISTORY, DEFAULT_MAX_HISTORY))
+        self._retrieval = Retrieval(hass, config)
+        self._histories = Histories(
+            int(config.get(CONF_MAX_HISTORY, DEFAULT_MAX_HISTORY))
+        )
 
     async def async_answer(self, chat_log: conversation.ChatLog, agent_id: str) -> None:
         """Answer the last message of a chat log, into the chat log.
@@ -66,11 +72,15 @@ class HomeAgent:
         model gives no answer. What was said and done until then stays.
         """
         offered = tool_specs(chat_log.llm_api)
+        history = self._histories.of(chat_log)
         with self._role.turn() as turn:
-            for round_number in range(MAX_TOOL_ROUNDS):
-                messages = await async_messages(
-                    self.hass, chat_log.content, self._max_history
+            if isinstance(question := chat_log.content[-1], conversation.UserContent):
+                context = await self._retrieval.async_context(
+                    chat_log, question.content
                 )
+                history.begin_turn(question, context)
+            for round_number in range(MAX_TOOL_ROUNDS):
+                messages = await self._async_messages(chat_log, history, offered, turn)
                 turn.prefix = prefix_key(messages, offered)
                 # In the last round nothing is left but to answer.
                 tools = offered if round_number < MAX_TOOL_ROUNDS - 1 else []
@@ -87,6 +97,28 @@ class HomeAgent:
             raise HomeAssistantError(
                 translation_domain=DOMAIN, translation_key="no_answer"
             )
+
+    async def _async_messages(
+        self,
+        chat_log: conversation.ChatLog,
+        history: History,
+        tools: Sequence[ToolSpec],
+        turn: Turn,
+    ) -> list[ChatMessage]:
+        """Return the messages: as much as the model's context has room for."""
+        while True:
+            messages = await async_messages(
+                self.hass, history.told(chat_log.content), history.context_of
+            )
+            request = self._request(messages, tools, None)
+            size = await async_prompt_size(self._role, request)
+            if size.fits:
+                break
+            turn.wanted_tokens = max(turn.wanted_tokens, size.tokens)
+            if not history.shorten(chat_log.content):
+                break
+        history.sent()
+        return messages
 
     async def _call_llm(
         self,

@@ -29,6 +29,10 @@ CONF_LLM_STREAM: Final = "llm_stream"
 CONF_LLM_WARM_UP: Final = "llm_warm_up"
 CONF_MAX_HISTORY: Final = "max_history"
 CONF_EXTERNAL_LLMS: Final = "external_llms"
+CONF_ENTITY_MODE: Final = "entity_mode"
+CONF_RETRIEVAL_THRESHOLD: Final = "retrieval_threshold"
+CONF_RETRIEVAL_LIMIT: Final = "retrieval_limit"
+CONF_TELL_TIME: Final = "tell_time"
 
 # The external LLM, a tool that the primary may ask.
 CONF_EXTERNAL_LLM_BASE_URL: Final = "external_llm_base_url"
@@ -58,4 +62,8 @@ DEFAULT_EMBEDDING_KEEP_ALIVE: Final = "5m"
 DEFAULT_NUM_CTX: Final = 8192
 DEFAULT_IDLE_TIMEOUT: Final = 300
 DEFAULT_MAX_HISTORY: Final = 20
+# Exposed entities from which on retrieval takes the place of the list, and how
+# many of them each question brings.
+DEFAULT_RETRIEVAL_THRESHOLD: Final = 150
+DEFAULT_RETRIEVAL_LIMIT: Final = 10
 DEFAULT_EMBEDDING_BATCH_SIZE: Final = 32

@@ -56,9 +56,7 @@ class HomeAgentConversationEntity(conversation.ConversationEntity):
         self._prompt: str | None = config.get(CONF_PROMPT)
         api_ids: list[str] = config.get(CONF_LLM_HASS_API) or []
         tools = external_llm_tools(hass, entry, subentry)
-        self._llm_api: list[str] | llm.API | None = api_ids or None
-        if tools:
-            self._llm_api = AgentAPI(hass, api_ids, tools)
+        self._llm_api = AgentAPI(hass, config, tools) if api_ids or tools else None
         self._prefix = Prefix(hass, self._llm_api, self._prompt)
         self._loader = entry.runtime_data.loaders[subentry.subentry_id]
         self._loader.prefix = self._prefix

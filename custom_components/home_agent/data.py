@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 from homeassistant.config_entries import ConfigEntry, ConfigSubentry
-from homeassistant.core import HomeAssistant
+from homeassistant.core import HomeAssistant, callback
 from homeassistant.util import slugify
 
 from .const import (
@@ -58,6 +58,25 @@ def merged_config(
 def subentry_role(subentry: ConfigSubentry) -> Role:
     """Return the role of a subentry's model."""
     return SUBENTRY_ROLES[subentry.subentry_type]
+
+
+@callback
+def embedding_manager(
+    hass: HomeAssistant, subentry_id: str | None = None
+) -> VectorDBManager | None:
+    """Return the embeddings to search with, None where there are none.
+
+    Those of the entry that a subentry belongs to, else the first: all indexes
+    hold the same entities.
+    """
+    entries: list[HomeAgentConfigEntry] = hass.config_entries.async_loaded_entries(
+        DOMAIN
+    )
+    entries.sort(key=lambda entry: subentry_id not in entry.subentries)
+    for entry in entries:
+        for manager in entry.runtime_data.vector_db_managers.values():
+            return manager
+    return None
 
 
 def external_llm_tools(

@@ -8,7 +8,7 @@ import logging
 import sqlite3
 from typing import Final
 
-from homeassistant.core import HomeAssistant, callback
+from homeassistant.core import HomeAssistant, State, callback
 from homeassistant.util.hass_dict import HassKey
 
 from .const import DOMAIN
@@ -41,16 +41,23 @@ class SearchMode(StrEnum):
 class EntityFilter:
     """What is searched in; an empty one is everything but diagnostics and settings.
 
-    areas are names, aliases or ids, as anybody writes them.
+    areas are names, aliases or ids, as anybody writes them; states are those of
+    this moment.
     """
 
     domains: Sequence[str] = ()
     areas: Sequence[str] = ()
     device_classes: Sequence[str] = ()
+    states: Sequence[str] = ()
     all_categories: bool = False
 
-    def allows(self, entity: ExposedEntity) -> bool:
-        """Return whether an entity is searched in."""
+    @property
+    def narrows(self) -> bool:
+        """Return whether it says what is looked for."""
+        return any((self.domains, self.areas, self.device_classes, self.states))
+
+    def allows(self, entity: ExposedEntity, state: State | None) -> bool:
+        """Return whether an entity in a state is searched in."""
         areas = {area.casefold() for area in self.areas}
         places = {place.casefold() for place in entity.places}
         return (
@@ -58,6 +65,7 @@ class EntityFilter:
             and (not self.domains or entity.domain in self.domains)
             and (not areas or bool(areas & places))
             and (not self.device_classes or entity.device_class in self.device_classes)
+            and (not self.states or (state is not None and state.state in self.states))
         )
 
 
@@ -98,15 +106,22 @@ class EntitySearch:
         *,
         manager: VectorDBManager | None = None,
         where: EntityFilter = _EVERYTHING,
+        patience: float | None = None,
     ) -> SearchResult:
         """Return the exposed entities that fit a question best.
 
-        Without a manager, or while its server is away or its index is made anew,
-        only words count; the mode says so.
+        Without a manager, or while its server is away, its index is made anew or
+        its answer takes longer than patience, in seconds, only words count; the
+        mode says so. What a filter lets through is found even if no word fits.
         """
+        states = self._hass.states
         exposed = async_get_exposed_entities(self._hass)
-        allowed = {key for key, entity in exposed.items() if where.allows(entity)}
-        meant = await self._async_meant(manager, query, allowed)
+        allowed = {
+            key
+            for key, entity in exposed.items()
+            if where.allows(entity, states.get(key))
+        }
+        meant = await self._async_meant(manager, query, allowed, patience)
         said = await self._async_said(exposed, query, allowed)
         ballots = [ballot for ballot in (meant, said) if ballot is not None]
         mode = SearchMode.HYBRID
@@ -115,21 +130,36 @@ class EntitySearch:
         elif said is None:
             mode = SearchMode.EMBEDDINGS
         # What was hidden while we waited is not found any more.
+        ranking = dict(fused(ballots))
+        if where.narrows:
+            ranking |= dict.fromkeys(sorted(allowed - ranking.keys()), 0.0)
         matches = [
             EntityMatch(exposed[key], score)
-            for key, score in fused(ballots)
-            if self._hass.states.get(key) and is_exposed(self._hass, key)
+            for key, score in ranking.items()
+            if states.get(key) and is_exposed(self._hass, key)
         ]
         return SearchResult(matches[:limit], mode)
 
     async def _async_meant(
-        self, manager: VectorDBManager | None, query: str, allowed: set[str]
+        self,
+        manager: VectorDBManager | None,
+        query: str,
+        allowed: set[str],
+        patience: float | None,
     ) -> list[str] | None:
         """Return the ballot of the embeddings, None where there is none."""
         if manager is None:
             return None
+        # Hanging up would end the load of a cold model: it goes on without us.
+        asked = self._hass.async_create_background_task(
+            manager.async_nearest(query, _DEPTH, allowed), "embed a question"
+        )
         try:
-            return await manager.async_nearest(query, _DEPTH, allowed)
+            async with asyncio.timeout(patience):
+                return await asyncio.shield(asked)
+        except TimeoutError:
+            _LOGGER.debug("Searching by words only: no vector in %s s", patience)
+            asked.add_done_callback(_retrieved)
         except ModelServerError as err:
             _LOGGER.warning("Searching by words only: %s", err.log_text)
         except IndexOutdated:
@@ -156,6 +186,12 @@ class EntitySearch:
             if self._index is None:
                 return None
             return await run(self._index.search, query, _DEPTH, allowed)
+
+
+def _retrieved(asked: asyncio.Future[list[str]]) -> None:
+    """Take note of the error of a search that nobody waits for any more."""
+    if not asked.cancelled() and (err := asked.exception()):
+        _LOGGER.debug("A question was not embedded: %s", err)
 
 
 def fused(ballots: Iterable[list[str]]) -> list[tuple[str, float]]:

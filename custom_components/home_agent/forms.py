@@ -29,17 +29,24 @@ import probatio as vol
 from .const import (
     CONF_EMBEDDING_BATCH_SIZE,
     CONF_EMBEDDING_SEARCH_TOOL,
+    CONF_ENTITY_MODE,
     CONF_EXTERNAL_LLM_CONVERSATION,
     CONF_EXTERNAL_LLM_PROMPT,
     CONF_EXTERNAL_LLM_TOOL_DESCRIPTION,
     CONF_EXTERNAL_LLMS,
     CONF_MAX_HISTORY,
+    CONF_RETRIEVAL_LIMIT,
+    CONF_RETRIEVAL_THRESHOLD,
+    CONF_TELL_TIME,
     DEFAULT_EMBEDDING_BATCH_SIZE,
     DEFAULT_IDLE_TIMEOUT,
     DEFAULT_MAX_HISTORY,
     DEFAULT_NUM_CTX,
+    DEFAULT_RETRIEVAL_LIMIT,
+    DEFAULT_RETRIEVAL_THRESHOLD,
     SUBENTRY_EXTERNAL_LLM,
 )
+from .entity_mode import EntityMode
 from .keep_alive import default_keep_alive
 from .role import THINK_OPTIONS, Role
 from .servers.base import Capability, ServerKind, ServerModel
@@ -50,6 +57,7 @@ from .tools.external_llm import (
     DEFAULT_PROMPT,
     DEFAULT_TOOL_DESCRIPTION,
 )
+from .tools.search_entities import MAX_LIMIT
 
 SECTION_ADVANCED: Final = "advanced"
 KIND_AUTOMATIC: Final = "automatic"
@@ -149,11 +157,21 @@ def conversation_fields(
     fields: Fields = {
         vol.Optional(CONF_LLM_HASS_API): _select(apis, multiple=True),
         vol.Optional(CONF_PROMPT): TemplateSelector(),
+        vol.Required(CONF_ENTITY_MODE, default=EntityMode.AUTOMATIC): _select(
+            [str(mode) for mode in EntityMode], translation_key="entity_mode"
+        ),
     }
     if externals:
         fields[vol.Optional(CONF_EXTERNAL_LLMS)] = _select(externals, multiple=True)
     advanced = sampling_fields(Role.LLM, kind) | {
-        vol.Optional(CONF_MAX_HISTORY, default=DEFAULT_MAX_HISTORY): _number(0, 200)
+        vol.Optional(
+            CONF_RETRIEVAL_THRESHOLD, default=DEFAULT_RETRIEVAL_THRESHOLD
+        ): _number(1, 10000),
+        vol.Optional(CONF_RETRIEVAL_LIMIT, default=DEFAULT_RETRIEVAL_LIMIT): _number(
+            1, MAX_LIMIT
+        ),
+        vol.Required(CONF_TELL_TIME, default=False): BooleanSelector(),
+        vol.Optional(CONF_MAX_HISTORY, default=DEFAULT_MAX_HISTORY): _number(0, 200),
     }
     return fields | _advanced(advanced)
 

@@ -16,6 +16,7 @@ from homeassistant.helpers.dispatcher import async_dispatcher_connect
 from homeassistant.util import dt as dt_util
 
 from .const import DEFAULT_NUM_CTX, DOMAIN
+from .context_guard import ROOM_FOR_AN_ANSWER, prompt_room
 from .data import HomeAgentConfigEntry
 from .model_use import SIGNAL_PROMPT, SIGNAL_TURN, TurnFigures
 from .residency import ModelResidency, ResidencyEvent
@@ -34,8 +35,6 @@ PUSHED_OUT_OFTEN: Final = 2
 MISSED_OFTEN: Final = 3
 # Failures of indexing in a row: with the pauses between them a quarter of an hour.
 STUCK_AFTER: Final = 5
-# Tokens that an answer needs beside its prompt.
-ROOM_FOR_AN_ANSWER: Final = 512
 
 
 @callback
@@ -75,7 +74,7 @@ def report(
     )
 
 
-_PERSISTENT: Final = {"cadence", "prompt_too_long", "pushed_out"}
+_PERSISTENT: Final = {"cadence", "pushed_out"}
 
 
 def issue_id(name: str, residency: ModelResidency) -> str:
@@ -163,6 +162,8 @@ class ResidencyChecks:
         self._missed = 0
         self._looked_at: datetime | None = None
         self._pushed_out: deque[tuple[datetime, str]] = deque(maxlen=20)
+        # The tokens that the last prompt read ahead has, and the longest of a turn.
+        self._prompt_tokens = {False: 0, True: 0}
         key = residency.subentry.subentry_id
         for end in (
             async_dispatcher_connect(hass, SIGNAL_TURN.format(key), self._turn_ended),
@@ -341,12 +342,18 @@ class ResidencyChecks:
                     yield f"Ollama, {subentry.title}", size
 
     @callback
-    def _prompt(self, characters: int) -> None:
-        """Report a prompt that will not fit, before it is sent."""
+    def _prompt(self, tokens: int, of_turn: bool) -> None:
+        """Report a prompt that does not fit, before it is sent.
+
+        A turn that had to be shortened is told once: it is not taken back by the
+        next one that fits, but when the settings change.
+        """
         residency = self._residency
-        limit = context_size(residency)
-        tokens = residency.use.history.tokens(characters)
-        if limit is None or tokens + ROOM_FOR_AN_ANSWER <= limit:
+        longest = self._prompt_tokens
+        longest[of_turn] = max(tokens, longest[of_turn]) if of_turn else tokens
+        tokens = max(longest.values())
+        limit = residency.role.context_size(residency.coordinator.connection.kind)
+        if limit is None or tokens <= prompt_room(limit):
             clear(self._hass, "prompt_too_long", residency)
             return
         fix = None
@@ -361,17 +368,6 @@ class ResidencyChecks:
             tokens=str(tokens),
             limit=str(limit),
         )
-
-
-def context_size(residency: ModelResidency) -> int | None:
-    """Return the tokens of a role's context, None where it is not known.
-
-    On Ollama it is what we ask for, elsewhere what the server was started with.
-    """
-    if residency.coordinator.connection.kind is ServerKind.OLLAMA:
-        return residency.role.num_ctx
-    loaded = residency.loaded
-    return loaded.context_length if loaded else None
 
 
 def _minutes(expires_at: datetime | None) -> int:

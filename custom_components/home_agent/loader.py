@@ -177,7 +177,9 @@ class ModelLoader:
             return
         messages, tools = await self.prefix.async_make(language)
         characters = text_length(messages, tools)
-        announce_prompt(self.hass, self.residency.subentry.subentry_id, characters)
+        tokens = self._use.history.tokens(characters)
+        owner = self.residency.subentry.subentry_id
+        announce_prompt(self.hass, owner, tokens, of_turn=False)
         self._expected = key = prefix_key(messages, tools)
         if self._misses >= MISSES:
             return
@@ -194,7 +196,9 @@ class ModelLoader:
                 answer = await server.chat(replace(request, max_tokens=1))
             self._use.primed = key
             self._use.history.calibrate(
-                characters, answer.stats.prompt_tokens, self._role.num_ctx
+                characters,
+                answer.stats.prompt_tokens,
+                self._use.context_length or self._role.num_ctx,
             )
             _LOGGER.debug(
                 "Evaluated the prompt of %s in %.1f s (%s tokens)",

@@ -31,7 +31,8 @@ SAVE_DELAY: Final = 60
 LONGEST_COURTESY: Final = 60.0
 # Sent with a TurnFigures when a turn of this subentry is over.
 SIGNAL_TURN: Final = f"{DOMAIN}_turn_{{}}"
-# Sent with the characters of a prompt before it goes out.
+# Sent with the tokens of a prompt before it goes out, and whether a turn wants it:
+# else it is only read ahead.
 SIGNAL_PROMPT: Final = f"{DOMAIN}_prompt_{{}}"
 
 
@@ -71,7 +72,7 @@ class ModelUse:
     only load; turns counts the turns. primed is the key of the prefix that the
     server has evaluated last, as far as we know; is_leaving whether we unloaded
     the model. lock is held while the model is loaded ahead, so that nobody does it
-    twice.
+    twice. context_length is what the server has told of it, in tokens.
     """
 
     history: UseHistory = field(default_factory=UseHistory)
@@ -80,6 +81,7 @@ class ModelUse:
     turns: int = 0
     primed: int | None = None
     is_leaving: bool = False
+    context_length: int | None = None
     last_ended: datetime | None = None
     last_owner: str | None = None
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
@@ -164,9 +166,11 @@ def model_uses(hass: HomeAssistant) -> ModelUses:
 
 
 @callback
-def announce_prompt(hass: HomeAssistant, owner: str, characters: int) -> None:
-    """Tell that a prompt of so many characters is about to be sent."""
-    async_dispatcher_send(hass, SIGNAL_PROMPT.format(owner), characters)
+def announce_prompt(
+    hass: HomeAssistant, owner: str, tokens: int, *, of_turn: bool
+) -> None:
+    """Tell that a prompt of so many tokens is wanted, by a turn or to be ready."""
+    async_dispatcher_send(hass, SIGNAL_PROMPT.format(owner), tokens, of_turn)
 
 
 class Turn:
@@ -194,6 +198,8 @@ class Turn:
         self._stats: list[ChatStats] = []
         # What the server has evaluated after this turn, if it may be asked for.
         self.prefix: int | None = None
+        # The tokens of a prompt that had to be shortened.
+        self.wanted_tokens = 0
 
     def __enter__(self) -> Self:
         """Begin."""
@@ -256,18 +262,19 @@ class Turn:
         return vectors
 
     def _announce(self, request: ChatRequest) -> int:
-        """Tell the length of a prompt, and return it in characters."""
+        """Tell the size of a prompt, and return its characters."""
         characters = text_length(request.messages, request.tools)
         if self._owner:
-            announce_prompt(self._hass, self._owner, characters)
+            tokens = max(self.wanted_tokens, self._use.history.tokens(characters))
+            announce_prompt(self._hass, self._owner, tokens, of_turn=True)
         return characters
 
     def _answered(
         self, stats: ChatStats, characters: int = 0, num_ctx: int | None = None
     ) -> None:
         """Keep the figures of a request."""
-        if num_ctx:
-            self._use.history.calibrate(characters, stats.prompt_tokens, num_ctx)
+        if limit := self._use.context_length or num_ctx:
+            self._use.history.calibrate(characters, stats.prompt_tokens, limit)
         if self._first_token is None:
             self._first_token = monotonic() - self._clock
         self._stats.append(stats)

@@ -33,7 +33,7 @@ class Prefix:
     def __init__(
         self,
         hass: HomeAssistant,
-        llm_api: list[str] | llm.API | None,
+        llm_api: llm.API | None,
         prompt: str | None,
     ) -> None:
         """Take what a conversation agent begins its conversations with."""
@@ -82,5 +82,5 @@ class Prefix:
         await chat_log.async_provide_llm_data(
             asked.as_llm_context(DOMAIN), self._llm_api, self._prompt, None
         )
-        messages = await async_messages(self._hass, chat_log.content, 0)
+        messages = await async_messages(self._hass, chat_log.content)
         return [*messages, _ANY_QUESTION], tool_specs(chat_log.llm_api)

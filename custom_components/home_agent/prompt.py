@@ -1,9 +1,10 @@
 """A chat log in the words of a model: messages and tools."""
 
 import base64
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+import re
+from typing import Any, Final
 
 from homeassistant.components import conversation
 from homeassistant.core import HomeAssistant
@@ -15,16 +16,35 @@ import probatio as vol
 from .const import DOMAIN
 from .servers.messages import ChatMessage, Image, ToolCall, ToolSpec
 
+# Where no tool tells the time, Home Assistant writes it into the system prompt: to
+# the second, so that no server finds the prompt in its cache.
+_CLOCK: Final = re.compile(
+    r"\s*"
+    + r"[\d:-]+".join(
+        re.escape(part)
+        for part in re.split(r"\{\{.*?\}\}", llm.DATE_TIME_PROMPT.strip())
+    )
+)
+
+
+def has_clock(content: Sequence[conversation.Content]) -> bool:
+    """Return whether Home Assistant has written the time into a system prompt."""
+    system = content[0]
+    return isinstance(system, conversation.SystemContent) and bool(
+        _CLOCK.search(system.content)
+    )
+
 
 async def async_messages(
-    hass: HomeAssistant, content: Sequence[conversation.Content], max_history: int
+    hass: HomeAssistant,
+    content: Sequence[conversation.Content],
+    context_of: Callable[[conversation.UserContent], str] = lambda _: "",
 ) -> list[ChatMessage]:
-    """Return the messages for a model.
+    """Return the messages for a model, the system prompt without the time.
 
-    max_history is the number of rounds kept before the current one, 0 for all.
-    Raise HomeAssistantError for an attachment that is not an image.
+    context_of returns what is told beside what the user says. Raise
+    HomeAssistantError for an attachment that is not an image.
     """
-    content = trim_history(content, max_history)
     attachments = [
         attachment
         for item in content
@@ -39,30 +59,7 @@ async def async_messages(
             )
         paths = [attachment.path for attachment in attachments]
         files = await hass.async_add_executor_job(_read_files, paths)
-    return [_message(item, files) for item in content]
-
-
-def trim_history(
-    content: Sequence[conversation.Content], max_history: int
-) -> list[conversation.Content]:
-    """Return the system prompt, at most max_history rounds and the current one.
-
-    A round begins with what the user says, so a tool call is never kept without
-    its result. Old rounds go half of max_history at a time: what is left begins
-    with the same ones for as many turns, and the server finds them in its cache.
-    0 keeps everything.
-    """
-    rounds = [
-        index
-        for index, item in enumerate(content)
-        if isinstance(item, conversation.UserContent)
-    ]
-    too_many = len(rounds) - 1 - max_history
-    if max_history < 1 or too_many < 1:
-        return list(content)
-    block = max(1, max_history // 2)
-    dropped = -(-too_many // block) * block
-    return [content[0], *content[rounds[dropped] :]]
+    return [_message(item, files, context_of) for item in content]
 
 
 def tool_specs(llm_api: llm.APIInstance | None) -> list[ToolSpec]:
@@ -96,12 +93,20 @@ def _json_schema(schema: vol.Schema, llm_api: llm.APIInstance) -> dict[str, Any]
     return result
 
 
-def _message(content: conversation.Content, files: dict[Path, str]) -> ChatMessage:
+def _message(
+    content: conversation.Content,
+    files: dict[Path, str],
+    context_of: Callable[[conversation.UserContent], str],
+) -> ChatMessage:
     """Return one entry of a chat log as a message."""
     if isinstance(content, conversation.SystemContent):
-        return {"role": "system", "content": content.content}
+        return {"role": "system", "content": _CLOCK.sub("", content.content)}
     if isinstance(content, conversation.UserContent):
-        message: ChatMessage = {"role": "user", "content": content.content}
+        told = (context_of(content), content.content)
+        message: ChatMessage = {
+            "role": "user",
+            "content": "\n\n".join(filter(None, told)),
+        }
         if content.attachments:
             message["images"] = [
                 Image(attachment.mime_type, files[attachment.path])

@@ -147,6 +147,8 @@ class ModelResidency:
         coordinator = self.coordinator
         if coordinator.last_update_success and coordinator.data is not None:
             self._compare(self.loaded)
+            if self.loaded and self.loaded.context_length:
+                self.use.context_length = self.loaded.context_length
         self._tell()
 
     @callback

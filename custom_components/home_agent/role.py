@@ -91,6 +91,14 @@ class ModelRole:
         url = role_connection(self._config, self._role).url
         await model_uses(self._hass).async_quiet(url, self.use)
 
+    def context_size(self, kind: ServerKind | None) -> int | None:
+        """Return the tokens of the model's context, None where it is not known.
+
+        On Ollama it is what we ask for, on another kind of server what it was
+        started with.
+        """
+        return self.num_ctx if kind is ServerKind.OLLAMA else self.use.context_length
+
     def turn(self) -> Turn:
         """Return a new turn, in which the model can be asked."""
         owner = self._config.get(CONF_SUBENTRY_ID)

@@ -106,4 +106,4 @@ async def test_a_missing_llm_api_is_said(
     """With and without tools of the agent's own."""
     gone = {"llm_hass_api": ["gone"]}
     await make_entry(ollama.url, conversation=gone)
-    assert speech(await say(home, "Hello")) == "Error preparing LLM API"
+    assert speech(await say(home, "Hello")) == "API gone not found"

@@ -76,7 +76,8 @@ class RuleBrain:
             return self.replies.popleft()
         if call.last.get("role") == "tool":
             return _after_tool(call)
-        text = text_of(call.last)
+        # What is told beside the question stands in front of it.
+        text = text_of(call.last).rpartition("\n\n")[2]
         uses = [
             use
             for command in re.split(r"\band\b|,", text)
@@ -109,18 +110,22 @@ def _tool_use(call: ChatCall, command: str) -> ToolUse | None:
         if name := call.tool("HassTurnOn" if is_on else "HassTurnOff"):
             return ToolUse(name, _target(call, switch[2] or switch[3]))
     question = re.match(r"(what|how|is|are|which)\b", command, re.IGNORECASE)
-    if question and (name := call.tool("GetLiveContext")):
-        return ToolUse(name, {})
+    for suffix, arguments in (
+        ("GetLiveContext", {}),
+        ("search_entities", {"query": command}),
+    ):
+        if question and (name := call.tool(suffix)):
+            return ToolUse(name, arguments)
     return None
 
 
 def _target(call: ChatCall, words: str) -> dict[str, Any]:
-    """Return the arguments that name an entity of the system prompt."""
-    prompt = text_of(call.messages[0]) if call.messages else ""
+    """Return the arguments that name an entity of the prompt or of the question."""
+    told = "\n".join((text_of(call.messages[0]), text_of(call.last)))
     names = [
         name.strip().strip("'\"")
-        for line in re.findall(r"names: (.+)", prompt)
-        for name in line.split(",")
+        for line in re.findall(r"names: (.+)|^- (.+?) \(", told, re.MULTILINE)
+        for name in "".join(line).split(",")
     ]
     wanted = set(words.lower().removeprefix("the ").split())
     best = max(names, key=lambda name: _overlap(wanted, name), default=words)

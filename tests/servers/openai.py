@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from aiohttp import web
 
-from .brain import ChatCall, Reply, RuleBrain
+from .brain import ChatCall, Reply, RuleBrain, text_of
 from .embedding import embed
 from .stand_in import StandIn
 
@@ -91,7 +91,7 @@ class OpenAIStandIn(StandIn):
         names = [tool["function"]["name"] for tool in body.get("tools") or ()]
         reply = self.brain(ChatCall(body["model"], body["messages"], names))
         if not body.get("stream"):
-            return await self.write_json(request, self._whole(reply))
+            return await self.write_json(request, self._whole(reply, body))
         events = self._events(reply, body)
         lines = [f"data: {json.dumps(event)}\n\n".encode() for event in events]
         lines.insert(1, b": ping\n\n")
@@ -137,7 +137,7 @@ class OpenAIStandIn(StandIn):
         text = texts[self.strictness]
         return web.json_response(self.error_body(400, text), status=400)
 
-    def _whole(self, reply: Reply) -> dict[str, Any]:
+    def _whole(self, reply: Reply, body: dict[str, Any]) -> dict[str, Any]:
         """Return an answer in one piece."""
         message: dict[str, Any] = {"role": "assistant", "content": reply.content}
         if reply.thinking:
@@ -150,7 +150,7 @@ class OpenAIStandIn(StandIn):
         reason = "tool_calls" if reply.tools else reply.finish_reason
         return {
             "choices": [{"index": 0, "message": message, "finish_reason": reason}],
-            "usage": _usage(),
+            "usage": _usage(body),
         }
 
     def _events(self, reply: Reply, body: dict[str, Any]) -> list[dict[str, Any]]:
@@ -183,7 +183,7 @@ class OpenAIStandIn(StandIn):
         reason = "tool_calls" if reply.tools else reply.finish_reason
         events.append({"choices": [{"index": 0, "delta": {}, "finish_reason": reason}]})
         if (body.get("stream_options") or {}).get("include_usage"):
-            events.append({"choices": [], "usage": _usage()})
+            events.append({"choices": [], "usage": _usage(body)})
         return events
 
 
@@ -202,10 +202,12 @@ def _text(arguments: dict[str, Any] | str) -> str:
     return arguments if isinstance(arguments, str) else json.dumps(arguments)
 
 
-def _usage() -> dict[str, Any]:
-    """Return token counts."""
+def _usage(body: dict[str, Any]) -> dict[str, Any]:
+    """Return token counts: a word is a token, and the template has some too."""
+    texts = [text_of(message) for message in body["messages"]]
+    texts += [json.dumps(tool) for tool in body.get("tools") or ()]
     return {
-        "prompt_tokens": 20,
+        "prompt_tokens": max(20, len(" ".join(texts).split())),
         "completion_tokens": 5,
         "total_tokens": 25,
         "prompt_tokens_details": {"cached_tokens": 12},

@@ -4,6 +4,7 @@ Each has what its residency is about, by the tables of the server's own
 documentation; questions are answered as by any OpenAI-compatible server.
 """
 
+import json
 from typing import Any, ClassVar
 
 from aiohttp import web
@@ -122,19 +123,34 @@ class LlamaCppStandIn(OtherStandIn):
     """llama.cpp with one model; state is "loading", "ready" or "sleeping"."""
 
     owner = "llamacpp"
-    paths: ClassVar = {("GET", "/props"): "_props"}
+    paths: ClassVar = {
+        ("GET", "/props"): "_props",
+        ("POST", "/apply-template"): "_apply_template",
+        ("POST", "/tokenize"): "_tokenize",
+    }
     state = "ready"
+    n_ctx = 4096
 
     async def _props(self, request: web.Request, _: Any) -> web.Response:
         if self.state == "loading":
             return ok(self.error_body(503, "Loading model"), 503)
         return ok(
             {
-                "default_generation_settings": {"n_ctx": 4096},
+                "default_generation_settings": {"n_ctx": self.n_ctx},
                 "model_alias": self.models[0],
                 "is_sleeping": self.state == "sleeping",
             }
         )
+
+    async def _apply_template(self, request: web.Request, body: Any) -> web.Response:
+        said = [message["content"] for message in body["messages"]]
+        tools = [json.dumps(tool) for tool in body.get("tools", ())]
+        return ok({"prompt": "\n".join([*tools, *said])})
+
+    async def _tokenize(self, request: web.Request, body: Any) -> web.Response:
+        """Make a token of each word."""
+        assert body["parse_special"]
+        return ok({"tokens": list(range(len(body["content"].split())))})
 
 
 class LlamaCppRouterStandIn(OtherStandIn):

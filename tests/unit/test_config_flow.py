@@ -535,6 +535,7 @@ async def test_add_and_change_a_conversation_agent(
         "llm_hass_api": ["assist"],
         "prompt": "Be brief.",
         "external_llms": ["external"],
+        "entity_mode": "retrieval",
     }
     advanced = {
         "llm_temperature": 0.5,
@@ -543,6 +544,9 @@ async def test_add_and_change_a_conversation_agent(
         "llm_num_ctx": 4096,
         "llm_think": "on",
         "llm_stream": False,
+        "retrieval_threshold": 99,
+        "retrieval_limit": 7,
+        "tell_time": True,
         "max_history": 5,
         "llm_idle_timeout": 60,
         "llm_warm_up": False,

@@ -11,6 +11,7 @@ import yaml
 
 import custom_components.home_agent
 from custom_components.home_agent import button, forms, residency, sensor
+from custom_components.home_agent.entity_mode import EntityMode
 from custom_components.home_agent.role import Role
 from custom_components.home_agent.servers import errors
 from custom_components.home_agent.servers.base import ServerKind
@@ -85,7 +86,8 @@ def test_fields_have_labels_and_descriptions(role: Role) -> None:
     )
     if role is Role.LLM:
         sampling = names(forms.sampling_fields(role, ServerKind.OLLAMA))
-        assert advanced["data"].keys() == sampling | {"max_history"}
+        own = {"max_history", "retrieval_limit", "retrieval_threshold", "tell_time"}
+        assert advanced["data"].keys() == sampling | own
         return
     assert steps["settings"]["data"].keys() == names(fields)
     assert advanced["data"].keys() == section_names(fields, "advanced")
@@ -101,6 +103,7 @@ def test_fields_have_labels_and_descriptions(role: Role) -> None:
 def test_every_kind_of_server_has_its_words() -> None:
     """Its name to choose, and its own rules where keep_alive has no effect."""
     selectors = TEXTS["selector"]
+    assert selectors["entity_mode"]["options"].keys() == set(EntityMode)
     kinds = set(ServerKind) - {ServerKind.CLOUD}
     assert selectors["server_kind"]["options"].keys() == {"automatic"} | kinds
     rules = {key for key in selectors if key.startswith("own_rules_")}

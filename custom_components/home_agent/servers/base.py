@@ -177,6 +177,10 @@ class ModelServer(ABC):
     async def chat(self, request: ChatRequest) -> ChatAnswer:
         """Return the answer in one piece."""
 
+    async def count_tokens(self, request: ChatRequest) -> int | None:
+        """Return the tokens of a request's prompt, None where nobody counts them."""
+        return None
+
     @abstractmethod
     async def embed(
         self, model: str, texts: Sequence[str], keep_alive: KeepAlive | None = None

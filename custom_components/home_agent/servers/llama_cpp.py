@@ -6,7 +6,7 @@ from typing import Any, Final, override
 from .address import server_root
 from .base import LOAD_TIMEOUT, LoadedModel, Means, ServerKind
 from .errors import ModelServerError, RequestRefused
-from .messages import LoadRequest
+from .messages import ChatRequest, LoadRequest
 from .own_rules import OneModelServer, OwnRulesServer
 
 _POLL_SECONDS: Final = 0.5
@@ -22,6 +22,23 @@ class LlamaCppServer(OneModelServer):
     def is_model(self, name: str, loaded: LoadedModel) -> bool:
         """Return True: requests get the one model whatever they call it."""
         return True
+
+    @override
+    async def count_tokens(self, request: ChatRequest) -> int | None:
+        """Return the tokens that the server itself makes of a request's prompt.
+
+        Images are no text; a prompt with some is not counted. Raise a
+        ModelServerError if the server fails or is too old to count.
+        """
+        if any(message.get("images") for message in request.messages):
+            return None
+        root = server_root(self.connection.url)
+        body = self._chat_body(request)
+        prompt = await self.http.post(f"{root}/apply-template", body)
+        # As the server does it for a chat (tools/server/server.cpp).
+        text = {"content": prompt["prompt"], "add_special": True, "parse_special": True}
+        answer = await self.http.post(f"{root}/tokenize", text)
+        return len(answer["tokens"])
 
     @override
     async def loaded_models(self) -> list[LoadedModel]:

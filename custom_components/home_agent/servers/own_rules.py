@@ -3,7 +3,9 @@
 from collections.abc import Sequence
 from typing import override
 
+from .address import server_root
 from .base import LoadedModel, Means, ServerKind, ServerModel
+from .messages import ChatRequest, JsonObject
 from .openai_compatible import CloudServer, OpenAICompatibleServer
 
 
@@ -32,6 +34,21 @@ class VLLMServer(OwnRulesServer):
 
     kind = ServerKind.VLLM
     means = Means.WARM | Means.LIST
+
+    @override
+    async def count_tokens(self, request: ChatRequest) -> int | None:
+        """Return the tokens that the server itself makes of a request's prompt.
+
+        /tokenize takes messages and tools as a chat does (vLLM,
+        TokenizeChatRequest). Raise a ModelServerError if the server fails.
+        """
+        body = self._chat_body(request)
+        wanted: JsonObject = {"model": body["model"], "messages": body["messages"]}
+        if "tools" in body:
+            wanted["tools"] = body["tools"]
+        url = f"{server_root(self.connection.url)}/tokenize"
+        answer = await self.http.post(url, wanted)
+        return int(answer["count"])
 
     @override
     async def loaded_models(self) -> list[LoadedModel]:

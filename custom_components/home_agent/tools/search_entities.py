@@ -8,6 +8,7 @@ import probatio as vol
 
 from ..const import DOMAIN
 from ..entity_search import EntityFilter, EntityMatch, entity_search
+from ..live_state import live_state
 from ..vector_db_manager import VectorDBManager
 
 DEFAULT_LIMIT: Final = 10
@@ -39,6 +40,9 @@ class SearchEntitiesTool(llm.Tool):
             vol.Optional("area", description="Only in these areas or floors"): vol.All(
                 cv.ensure_list, [str]
             ),
+            vol.Optional(
+                "state", description="Only those that are so now, such as 'on'"
+            ): vol.All(cv.ensure_list, [str]),
             vol.Optional("limit", default=DEFAULT_LIMIT): vol.All(
                 vol.Coerce(int), vol.Range(min=1, max=MAX_LIMIT)
             ),
@@ -67,7 +71,9 @@ class SearchEntitiesTool(llm.Tool):
             arguments["limit"],
             manager=self._manager,
             where=EntityFilter(
-                domains=arguments.get("domain", ()), areas=arguments.get("area", ())
+                domains=arguments.get("domain", ()),
+                areas=arguments.get("area", ()),
+                states=arguments.get("state", ()),
             ),
         )
         return llm.ToolResult(
@@ -86,8 +92,6 @@ def for_model(hass: HomeAssistant, match: EntityMatch) -> dict[str, Any]:
         result["areas"] = ", ".join(entity.areas)
     if entity.floor:
         result["floor"] = entity.floor
-    if state := hass.states.get(entity.entity_id):
-        result["state"] = state.state
-        if unit := state.attributes.get("unit_of_measurement"):
-            result["state"] = f"{state.state} {unit}"
+    if state := live_state(hass, entity.entity_id):
+        result["state"] = state
     return result

@@ -1,0 +1,123 @@
+"""What of a conversation a model is told, and what it was told beside it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import partial
+
+from homeassistant.components import conversation
+from homeassistant.components.conversation import ChatLog, Content, UserContent
+from homeassistant.core import callback
+from homeassistant.helpers.chat_session import current_session
+
+_ENTITIES = "Entities that may be meant, with their states at this moment:"
+
+
+@dataclass(slots=True)
+class TurnContext:
+    """What a model is told beside one question, in front of it.
+
+    entities are lines, the best first; time is a sentence.
+    """
+
+    entities: list[str] = field(default_factory=list)
+    time: str = ""
+
+    @property
+    def text(self) -> str:
+        """Return it as the model reads it, "" if there is nothing to tell."""
+        lines = [_ENTITIES, *self.entities] if self.entities else []
+        return "\n".join([*lines, *filter(None, (self.time,))])
+
+
+class History:
+    """One conversation as an agent tells it to its model.
+
+    A server finds in its cache what it has read before, byte for byte: so what
+    was told beside a question is told again with it, for as long as it is told at
+    all, and old rounds go in blocks. A round begins with what the user says, so a
+    tool call is never kept without its result.
+    """
+
+    def __init__(self, max_rounds: int) -> None:
+        """Keep max_rounds rounds before the current one, 0 for all."""
+        self._max_rounds = max_rounds
+        self._dropped = 0
+        self._contexts: list[tuple[UserContent, TurnContext]] = []
+        self._is_new = False
+
+    def begin_turn(self, question: UserContent, context: TurnContext) -> None:
+        """Tell context beside a question from now on."""
+        self._contexts.append((question, context))
+        self._is_new = True
+
+    def sent(self) -> None:
+        """Keep the newest context as it is: the server has it in its cache."""
+        self._is_new = False
+
+    def context_of(self, question: UserContent) -> str:
+        """Return what is told beside a question."""
+        for asked, context in self._contexts:
+            if asked is question:
+                return context.text
+        return ""
+
+    def told(self, content: Sequence[Content]) -> list[Content]:
+        """Return what is told of a chat log: its prompt and the last rounds.
+
+        Old rounds go half of max_rounds at a time: what is left begins with the
+        same ones for as many turns.
+        """
+        rounds = _rounds(content)
+        too_many = len(rounds) - 1 - self._max_rounds
+        if self._max_rounds > 0 and too_many > self._dropped:
+            block = max(1, self._max_rounds // 2)
+            self._dropped = -(-too_many // block) * block
+        if not self._dropped:
+            return list(content)
+        return [content[0], *content[rounds[self._dropped] :]]
+
+    def shorten(self, content: Sequence[Content]) -> bool:
+        """Tell less: fewer entities with the question, then half of the rounds.
+
+        Return whether there was anything to leave out. What was sent once is not
+        changed, only left out.
+        """
+        if self._is_new and (entities := self._contexts[-1][1].entities):
+            del entities[len(entities) // 2 :]
+            return True
+        if (before := len(_rounds(content)) - 1 - self._dropped) < 1:
+            return False
+        self._dropped += -(-before // 2)
+        return True
+
+
+class Histories:
+    """The histories of an agent's conversations, each for as long as its session."""
+
+    def __init__(self, max_rounds: int) -> None:
+        """Keep max_rounds rounds in each."""
+        self._max_rounds = max_rounds
+        self._histories: dict[str, History] = {}
+
+    def of(self, chat_log: ChatLog) -> History:
+        """Return the history of a chat log."""
+        key = chat_log.conversation_id
+        if (history := self._histories.get(key)) is None:
+            history = History(self._max_rounds)
+            session = current_session.get()
+            if session is not None and session.conversation_id == key:
+                self._histories[key] = history
+                session.async_on_cleanup(partial(self._forget, key))
+        return history
+
+    @callback
+    def _forget(self, key: str) -> None:
+        """Forget a conversation that is over."""
+        del self._histories[key]
+
+
+def _rounds(content: Sequence[conversation.Content]) -> list[int]:
+    """Return where the rounds of a chat log begin."""
+    return [
+        index for index, item in enumerate(content) if isinstance(item, UserContent)
+    ]
