@@ -9,8 +9,7 @@ import unicodedata
 from .exposed_entities import ExposedEntity
 from .stop_words import STOP_WORDS
 
-# A name says more than a place, and a place more than a kind (measured with a
-# question set: reference in docs/VECTOR_DB_SETUP.md).
+# A name says more than a place, and a place more than a kind.
 _WEIGHTS: Final = (3.0, 1.5, 1.0)
 _WORD: Final = re.compile(r"\w+")
 # Scripts that put no space between words: each pair of characters is a word.

@@ -4,7 +4,8 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from homeassistant.components.conversation import ChatLog
-from homeassistant.core import HomeAssistant
+from homeassistant.core import HomeAssistant, callback
+from homeassistant.helpers import device_registry as dr
 from homeassistant.util import dt as dt_util
 
 from .agent_api import AgentAPIInstance
@@ -48,12 +49,20 @@ class Retrieval:
                 question,
                 self._limit,
                 manager=embedding_manager(self._hass, self._subentry_id),
+                here=_area_of(self._hass, api.llm_context.device_id),
                 patience=PATIENCE,
             )
             context.entities = [_line(self._hass, match) for match in result.matches]
         if self._tells_time or has_clock(chat_log.content):
             context.time = f"It is {dt_util.now():%A, %Y-%m-%d, %H:%M}."
         return context
+
+
+@callback
+def _area_of(hass: HomeAssistant, device_id: str | None) -> str | None:
+    """Return the area of the device that heard a question."""
+    device = dr.async_get(hass).async_get(device_id) if device_id else None
+    return dr.async_get_effective_area_id(hass, device) if device else None
 
 
 def _line(hass: HomeAssistant, match: EntityMatch) -> str:

@@ -22,6 +22,7 @@ from .const import (
     DEFAULT_EMBEDDING_BATCH_SIZE,
     DOMAIN,
 )
+from .embedding_prompts import embedding_prompts
 from .exposed_entities import (
     async_get_exposed_entities,
     async_track_exposed_entities,
@@ -85,6 +86,7 @@ class VectorDBManager:
         self.hass = hass
         self._config = config
         self._role = ModelRole(hass, config, Role.EMBEDDING)
+        self._prompts = embedding_prompts(self._role.model)
         self._path = path or index_path(hass)
         self._batch_size = int(
             config.get(CONF_EMBEDDING_BATCH_SIZE, DEFAULT_EMBEDDING_BATCH_SIZE)
@@ -173,7 +175,7 @@ class VectorDBManager:
         """Make the index agree, from the beginning if it shall be made anew."""
         store = await self._async_open()
         wanted = {
-            entity_id: entity.text
+            entity_id: f"{self._prompts.document}{entity.text}"
             for entity_id, entity in async_get_exposed_entities(self.hass).items()
             if not entity.is_secondary
         }
@@ -231,16 +233,18 @@ class VectorDBManager:
         """Go on writing."""
         self._writable.set()
 
-    async def async_nearest(
-        self, query: str, limit: int, allowed: Container[str]
-    ) -> list[str]:
-        """Return the allowed entities that are most like a question, first the best.
+    async def async_embed_question(self, question: str) -> list[float]:
+        """Return the vector of a question; raise a ModelServerError on failure."""
+        return await self.generate_embedding(f"{self._prompts.question}{question}")
 
-        Raise a ModelServerError if the question cannot be embedded, and
-        IndexOutdated if the index was made by another model.
+    async def async_nearest(
+        self, vector: list[float], limit: int, allowed: Container[str]
+    ) -> list[str]:
+        """Return the allowed entities nearest to a question's vector, first the best.
+
+        Raise IndexOutdated if the index was made by another model.
         """
         store = await self._async_open()
-        vector = await self.generate_embedding(query)
         try:
             found = await self._async_run(store.search, vector, limit, allowed)
         except DimensionChanged as err:

@@ -16,6 +16,7 @@ from custom_components.home_agent.entity_search import entity_search, fused
 from custom_components.home_agent.lexical_index import LexicalIndex, plain, query_words
 from tests.conftest import MakeEntry
 from tests.servers import OllamaStandIn
+from tests.servers.ollama import StandInModel
 
 
 async def find(hass: HomeAssistant, query: str, **data: Any) -> dict[str, Any]:
@@ -255,3 +256,95 @@ async def test_without_fts5(
         assert ids(answer)[0] == "light.kitchen_light"
     assert caplog.text.count("Searching without words") == 1
     assert entity_search(home)
+
+
+async def test_the_room_of_the_question(
+    home: HomeAssistant, ollama: OllamaStandIn, make_entry: MakeEntry
+) -> None:
+    """Its best entities get some places; the question is embedded once."""
+    for number in range(20):
+        add(home, "light", f"Lamp {number}", area="Hall")
+    hidden = add(home, "light", "Lamp in the garden", area="Garden")
+    add(home, "light", "Old Lamp", area="Garden")
+    await make_entry(ollama.url, conversation={}, embedding={})
+    await index(home, ollama)
+    garden = ar.async_get(home).async_get_or_create("Garden").id
+    (entry,) = home.config_entries.async_entries(DOMAIN)
+    (manager,) = entry.runtime_data.vector_db_managers.values()
+    ollama.requests.clear()
+    result = await entity_search(home).async_search(
+        "Lamp 3", 10, manager=manager, here=garden
+    )
+    found = [match.entity.entity_id for match in result.matches]
+    assert len(found) == 10
+    assert found[0].endswith("lamp_3")
+    assert {hidden, "light.test_old_lamp"} == set(found[-2:])
+    assert len(ollama.sent("/api/embed")) == 1
+    # What fits best anyway does not take a second place.
+    result = await entity_search(home).async_search(
+        "Lamp in the garden", 4, manager=manager, here=garden
+    )
+    found = [match.entity.entity_id for match in result.matches]
+    assert found[0] == hidden
+    assert len(set(found)) == 4
+
+
+async def test_states_and_other_filters_find_without_words(
+    home: HomeAssistant, ollama: OllamaStandIn, make_entry: MakeEntry
+) -> None:
+    """Which ones are on: by what they are like now, not by their names."""
+    await make_entry(ollama.url, conversation={})
+    home.states.async_set("light.reading_lamp", "on", {"friendly_name": "Reading Lamp"})
+    on = await find(home, "burning", domain="light", state="on")
+    assert ids(on) == ["light.reading_lamp"]
+    assert ids(await find(home, "burning", domain="light")) == [
+        "light.kitchen_light",
+        "light.reading_lamp",
+    ]
+    assert ids(await find(home, "burning")) == []
+
+
+@pytest.mark.parametrize(
+    ("model", "question", "document"),
+    [
+        ("nomic-embed-text:v1.5", "search_query: ", "search_document: "),
+        ("intfloat/multilingual-e5-small", "query: ", "passage: "),
+        ("jeffh/intfloat-multilingual-e5-large-instruct:q8_0", "Instruct: ", ""),
+        (
+            "embeddinggemma:300m",
+            "task: search result | query: ",
+            "title: none | text: ",
+        ),
+        ("qwen3-embedding:0.6b", "Instruct: ", ""),
+        ("mxbai-embed-large", "Represent this sentence for ", ""),
+        ("bge-large-en-v1.5", "Represent this sentence for ", ""),
+        ("bge-m3", "", ""),
+        ("snowflake-arctic-embed2", "query: ", ""),
+        ("snowflake-arctic-embed-l-v2.0", "query: ", ""),
+        ("snowflake-arctic-embed:110m", "Represent this sentence for ", ""),
+        ("all-minilm:l6-v2", "", ""),
+        ("paraphrase-multilingual", "", ""),
+        ("tote5-mini", "", ""),
+    ],
+)
+async def test_what_a_model_wants_to_read_first(
+    home: HomeAssistant,
+    ollama: OllamaStandIn,
+    make_entry: MakeEntry,
+    model: str,
+    question: str,
+    document: str,
+) -> None:
+    """In front of each question and of each text that is indexed."""
+    name = model if ":" in model else f"{model}:latest"
+    ollama.models[name] = StandInModel(name, ("embedding",))
+    await make_entry(ollama.url, conversation={}, embedding={"embedding_model": model})
+    await index(home, ollama)
+    await find(home, "something to read by")
+    *indexed, asked = [body["input"] for body in ollama.sent("/api/embed")]
+    assert all(text.startswith(document) for batch in indexed for text in batch)
+    assert f"{document}Coffee Machine; switch; Kitchen, Ground Floor" in indexed[0]
+    (text,) = asked
+    assert text.startswith(question)
+    assert text.endswith("something to read by")
+    assert bool(question) or text == "something to read by"

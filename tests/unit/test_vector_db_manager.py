@@ -118,10 +118,13 @@ async def search(hass: HomeAssistant, query: str, **more: Any) -> list[dict[str,
 
 
 def embedded(server: OllamaStandIn) -> list[str]:
-    """Return the texts that were embedded since the last call."""
+    """Return the texts that were embedded since the last call.
+
+    Without the words that the model wants to read in front of each.
+    """
     texts = [text for body in server.sent("/api/embed") for text in body["input"]]
     server.requests.clear()
-    return texts
+    return [text.partition("search_document: ")[2] for text in texts]
 
 
 async def test_index_and_search(
