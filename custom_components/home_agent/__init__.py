@@ -1,6 +1,6 @@
 """Home Agent: a conversation agent on the user's own model servers."""
 
-from pathlib import Path
+import logging
 from typing import Any
 
 from homeassistant.config_entries import ConfigEntry, ConfigSubentry
@@ -25,8 +25,10 @@ from .role import Role, role_connection
 from .servers.address import server_root
 from .servers.errors import InvalidAuth, ModelServerError
 from .servers.factory import connect
-from .vector_db_manager import VectorDBManager, index_path
+from .vector_db_manager import VectorDBManager
 from .warm_up import async_keep_warm
+
+_LOGGER = logging.getLogger(__name__)
 
 PLATFORMS = [
     Platform.BUTTON,
@@ -53,11 +55,7 @@ async def async_setup_entry(hass: HomeAssistant, entry: HomeAgentConfigEntry) ->
         _watch(hass, entry, subentry)
     async_register_devices(hass, entry)
     for subentry in entry.get_subentries_of_type(SUBENTRY_EMBEDDING):
-        manager = VectorDBManager(
-            hass,
-            merged_config(entry, subentry),
-            path=index_path(hass, subentry.subentry_id),
-        )
+        manager = VectorDBManager(hass, merged_config(entry, subentry))
         residency = entry.runtime_data.residencies[subentry.subentry_id]
         check_index(hass, entry, residency, manager)
         await manager.async_start()
@@ -81,11 +79,8 @@ async def async_unload_entry(hass: HomeAssistant, entry: HomeAgentConfigEntry) -
 async def async_remove_entry(hass: HomeAssistant, entry: HomeAgentConfigEntry) -> None:
     """Remove the indexes and the issues of an entry that is removed."""
     forget_gone(hass, entry, is_removed=True)
-    paths = [
-        index_path(hass, subentry.subentry_id)
-        for subentry in entry.get_subentries_of_type(SUBENTRY_EMBEDDING)
-    ]
-    await hass.async_add_executor_job(_remove_files, paths)
+    for subentry in entry.get_subentries_of_type(SUBENTRY_EMBEDDING):
+        await _async_delete_index(VectorDBManager(hass, merged_config(entry, subentry)))
 
 
 async def async_migrate_entry(hass: HomeAssistant, entry: ConfigEntry[Any]) -> bool:
@@ -142,15 +137,16 @@ async def _async_connect(hass: HomeAssistant, entry: HomeAgentConfigEntry) -> No
 
 async def _async_reload(hass: HomeAssistant, entry: HomeAgentConfigEntry) -> None:
     """Reload an entry that was changed; the index of a removed subentry goes."""
-    indexed = entry.runtime_data.vector_db_managers.keys()
-    gone = [index_path(hass, key) for key in indexed - entry.subentries.keys()]
+    managers = entry.runtime_data.vector_db_managers
+    gone = [item for key, item in managers.items() if key not in entry.subentries]
     await hass.config_entries.async_reload(entry.entry_id)
-    if gone:
-        await hass.async_add_executor_job(_remove_files, gone)
+    for manager in gone:
+        await _async_delete_index(manager)
 
 
-def _remove_files(paths: list[Path]) -> None:
-    """Remove indexes with the files that SQLite puts beside them; blocks."""
-    for path in paths:
-        for suffix in ("", "-wal", "-shm"):
-            Path(f"{path}{suffix}").unlink(missing_ok=True)
+async def _async_delete_index(manager: VectorDBManager) -> None:
+    """Remove an index that nobody needs any more, if its store can be reached."""
+    try:
+        await manager.async_delete()
+    except ModelServerError as err:
+        _LOGGER.warning("An index stays where it is: %s", err.log_text)

@@ -8,6 +8,7 @@ from homeassistant.const import CONF_PROMPT
 from homeassistant.core import HomeAssistant
 
 from .const import (
+    CONF_CHROMA_API_KEY,
     CONF_EXTERNAL_LLM_PROMPT,
     CONF_EXTERNAL_LLM_TOOL_DESCRIPTION,
     CONF_LLM_HEADERS,
@@ -23,6 +24,7 @@ TO_REDACT: Final = {
     CONF_EXTERNAL_LLM_TOOL_DESCRIPTION,
     CONF_LLM_HEADERS,
     CONF_PROMPT,
+    CONF_CHROMA_API_KEY,
     *(role.key("api_key") for role in Role),
 }
 
@@ -50,7 +52,7 @@ async def async_get_config_entry_diagnostics(
 def _settings(data: Any) -> dict[str, Any]:
     """Return settings without secrets; an address may have a password in it."""
     return {
-        key: shown_host(value) if key.endswith("base_url") else value
+        key: shown_host(value) if key.endswith("_url") else value
         for key, value in async_redact_data(dict(data), TO_REDACT).items()
     }
 

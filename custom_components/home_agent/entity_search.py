@@ -19,7 +19,7 @@ from .exposed_entities import (
 )
 from .lexical_index import LexicalIndex
 from .servers.errors import ModelServerError
-from .vector_db_manager import IndexOutdated, VectorDBManager
+from .vector_db_manager import IndexOutdated, QuestionVector, VectorDBManager
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -98,7 +98,7 @@ class _Question:
 
     exposed: dict[str, ExposedEntity]
     text: str
-    vector: list[float] | None = None
+    vector: QuestionVector | None = None
 
 
 class EntitySearch:
@@ -171,6 +171,8 @@ class EntitySearch:
                 meant = await manager.async_nearest(question.vector, _DEPTH, allowed)
             except IndexOutdated:
                 _LOGGER.debug("Searching by words only: the index is made anew")
+            except ModelServerError as err:
+                _LOGGER.warning("Searching by words only: %s", err.log_text)
         said = await self._async_said(question.exposed, question.text, allowed)
         mode = SearchMode.HYBRID
         if meant is None:
@@ -182,7 +184,7 @@ class EntitySearch:
 
     async def _async_vector(
         self, manager: VectorDBManager, query: str, patience: float | None
-    ) -> list[float] | None:
+    ) -> QuestionVector | None:
         """Return the vector of a question, None where there is none in time."""
         # Hanging up would end the load of a cold model: it goes on without us.
         asked = self._hass.async_create_background_task(
@@ -220,7 +222,7 @@ class EntitySearch:
             return await run(self._index.search, query, _DEPTH, allowed)
 
 
-def _forgotten(asked: asyncio.Future[list[float]]) -> None:
+def _forgotten(asked: asyncio.Future[QuestionVector]) -> None:
     """Take note of the error of a question that nobody waits for any more."""
     if not asked.cancelled() and (err := asked.exception()):
         _LOGGER.debug("A question was not embedded: %s", err)

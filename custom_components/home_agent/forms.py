@@ -27,6 +27,8 @@ from homeassistant.helpers.selector import (
 import probatio as vol
 
 from .const import (
+    CONF_CHROMA_API_KEY,
+    CONF_CHROMA_URL,
     CONF_EMBEDDING_BATCH_SIZE,
     CONF_EMBEDDING_SEARCH_TOOL,
     CONF_ENTITY_MODE,
@@ -38,6 +40,7 @@ from .const import (
     CONF_RETRIEVAL_LIMIT,
     CONF_RETRIEVAL_THRESHOLD,
     CONF_TELL_TIME,
+    CONF_VECTOR_STORE,
     DEFAULT_EMBEDDING_BATCH_SIZE,
     DEFAULT_IDLE_TIMEOUT,
     DEFAULT_MAX_HISTORY,
@@ -58,6 +61,7 @@ from .tools.external_llm import (
     DEFAULT_TOOL_DESCRIPTION,
 )
 from .tools.search_entities import MAX_LIMIT
+from .vector_store.engine import Engine
 
 SECTION_ADVANCED: Final = "advanced"
 KIND_AUTOMATIC: Final = "automatic"
@@ -91,11 +95,7 @@ def address_fields(role: Role) -> Fields:
     marker = vol.Required if role is Role.LLM else vol.Optional
     return {
         marker(role.key("base_url")): TextSelector(),
-        vol.Optional(vol.Secret(role.key("api_key"))): TextSelector(
-            TextSelectorConfig(
-                type=TextSelectorType.PASSWORD, autocomplete="current-password"
-            )
-        ),
+        vol.Optional(vol.Secret(role.key("api_key"))): _password(),
     }
 
 
@@ -198,9 +198,20 @@ def embedding_fields() -> Fields:
             vol.Optional(
                 CONF_EMBEDDING_BATCH_SIZE, default=DEFAULT_EMBEDDING_BATCH_SIZE
             ): _number(1, 512),
+            vol.Required(CONF_VECTOR_STORE, default=Engine.EMBEDDED): _select(
+                [str(engine) for engine in Engine], translation_key="vector_store"
+            ),
         }
         | _server_fields(Role.EMBEDDING)
     )
+
+
+def chroma_fields() -> Fields:
+    """Return address and key of a Chroma server."""
+    return {
+        vol.Required(CONF_CHROMA_URL): TextSelector(),
+        vol.Optional(vol.Secret(CONF_CHROMA_API_KEY)): _password(),
+    }
 
 
 def sampling_fields(role: Role, kind: ServerKind) -> Fields:
@@ -292,6 +303,15 @@ def _select(
     if translation_key:
         config["translation_key"] = translation_key
     return SelectSelector(config)
+
+
+def _password() -> TextSelector:
+    """Return the field for a secret."""
+    return TextSelector(
+        TextSelectorConfig(
+            type=TextSelectorType.PASSWORD, autocomplete="current-password"
+        )
+    )
 
 
 def _multiline() -> TextSelector:

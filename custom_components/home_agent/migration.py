@@ -15,10 +15,12 @@ from homeassistant.core import HomeAssistant, callback
 from homeassistant.helpers import llm
 
 from .const import (
+    CONF_CHROMA_URL,
     CONF_EMBEDDING_API_KEY,
     CONF_EMBEDDING_BASE_URL,
     CONF_EMBEDDING_KEEP_ALIVE,
     CONF_EMBEDDING_MODEL,
+    CONF_ENTITY_MODE,
     CONF_EXTERNAL_LLM_API_KEY,
     CONF_EXTERNAL_LLM_BASE_URL,
     CONF_EXTERNAL_LLM_KEEP_ALIVE,
@@ -35,12 +37,16 @@ from .const import (
     CONF_LLM_THINK,
     CONF_LLM_TOP_P,
     CONF_MAX_HISTORY,
+    CONF_RETRIEVAL_LIMIT,
+    CONF_VECTOR_STORE,
     SUBENTRY_CONVERSATION,
     SUBENTRY_EMBEDDING,
     SUBENTRY_EXTERNAL_LLM,
 )
+from .entity_mode import EntityMode
 from .keep_alive import InvalidKeepAlive, KeepAlive, default_keep_alive
 from .servers.address import clean_url, server_root, shown_host
+from .vector_store.engine import Engine
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -65,6 +71,10 @@ _EXTERNAL_LLM: Final = {
 _EMBEDDING: Final = {
     CONF_EMBEDDING_KEEP_ALIVE: None,
 }
+_ENTITY_MODES: Final = {
+    "direct": EntityMode.ASSIST,
+    "vector_db": EntityMode.RETRIEVAL,
+}
 # Read below under other names, or served by Home Assistant itself now.
 _TAKEN_OVER: Final = {
     CONF_LLM_BASE_URL,
@@ -84,6 +94,10 @@ _TAKEN_OVER: Final = {
     "vector_db_embedding_model",
     "vector_db_embedding_provider",
     "vector_db_enabled",
+    "vector_db_host",
+    "vector_db_port",
+    "vector_db_top_k",
+    "context_mode",
 }
 
 
@@ -142,6 +156,10 @@ def _conversation(old: Mapping[str, Any]) -> dict[str, Any]:
     ):
         # It counted messages, two of them a round.
         data[CONF_MAX_HISTORY] = max(1, int(messages) // 2)
+    if mode := _ENTITY_MODES.get(old.get("context_mode", "")):
+        data[CONF_ENTITY_MODE] = str(mode)
+    if limit := old.get("vector_db_top_k"):
+        data[CONF_RETRIEVAL_LIMIT] = int(limit)
     return data
 
 
@@ -158,6 +176,10 @@ def _embedding(old: Mapping[str, Any]) -> dict[str, Any]:
     else:
         url = old.get("vector_db_embedding_base_url") or "http://localhost:11434"
     data[CONF_EMBEDDING_BASE_URL] = clean_url(url)
+    host, port = old.get("vector_db_host"), old.get("vector_db_port")
+    if host and port:
+        data[CONF_VECTOR_STORE] = str(Engine.CHROMA)
+        data[CONF_CHROMA_URL] = clean_url(f"{host}:{int(port)}")
     return data
 
 

@@ -11,12 +11,20 @@ from homeassistant.config_entries import (
 )
 from homeassistant.const import CONF_LLM_HASS_API
 from homeassistant.helpers import llm
+from homeassistant.helpers.aiohttp_client import async_get_clientsession
 import probatio as vol
 
-from .const import CONF_EXTERNAL_LLMS, SUBENTRY_EMBEDDING
+from .const import (
+    CONF_CHROMA_API_KEY,
+    CONF_CHROMA_URL,
+    CONF_EXTERNAL_LLMS,
+    CONF_VECTOR_STORE,
+    SUBENTRY_EMBEDDING,
+)
 from .forms import (
     Fields,
     address_fields,
+    chroma_fields,
     conversation_fields,
     embedding_fields,
     external_llm_fields,
@@ -29,7 +37,9 @@ from .role import ModelRole, Role
 from .role_check import async_check_role, error_field
 from .servers.address import clean_url
 from .servers.base import ModelServer, ServerModel
-from .servers.errors import ModelServerError
+from .servers.errors import CannotConnect, InvalidAuth, ModelServerError
+from .vector_store.chroma import async_check_chroma
+from .vector_store.engine import Engine
 
 
 class RoleFlow(ConfigSubentryFlow):
@@ -94,7 +104,7 @@ class RoleFlow(ConfigSubentryFlow):
             config = {**self._get_entry().data, **data}
             check = await async_check_role(self.hass, config, self.role)
             if not check.errors:
-                return self._save(data, check.learned)
+                return await self._async_save(data, check.learned)
             # The server has no field here: it was asked for in the step before.
             errors = {
                 field if field not in _address_keys(self.role) else "base": error
@@ -144,7 +154,7 @@ class RoleFlow(ConfigSubentryFlow):
             return {self.role.key(name): error}
         return {}
 
-    def _save(
+    async def _async_save(
         self, data: dict[str, Any], learned: dict[str, Any]
     ) -> SubentryFlowResult:
         """Save the role, and what was learned of its server where that belongs."""
@@ -212,6 +222,12 @@ class EmbeddingFlow(RoleFlow):
 
     role = Role.EMBEDDING
 
+    def __init__(self) -> None:
+        """Start before the first dialog."""
+        super().__init__()
+        self._checked: dict[str, Any] = {}
+        self._learned: dict[str, Any] = {}
+
     @override
     async def async_step_user(
         self, user_input: dict[str, Any] | None = None
@@ -225,6 +241,41 @@ class EmbeddingFlow(RoleFlow):
     def _fields(self, server: ModelServer) -> Fields:
         """Return the fields that only an embedding model has."""
         return embedding_fields()
+
+    @override
+    async def _async_save(
+        self, data: dict[str, Any], learned: dict[str, Any]
+    ) -> SubentryFlowResult:
+        """Save the role; before that, ask for the server of a store that has one."""
+        if data.get(CONF_VECTOR_STORE) != Engine.CHROMA:
+            return await super()._async_save(data, learned)
+        self._checked, self._learned = data, learned
+        return await self.async_step_chroma()
+
+    async def async_step_chroma(
+        self, user_input: dict[str, Any] | None = None
+    ) -> SubentryFlowResult:
+        """Ask for the Chroma server, and see whether it answers."""
+        errors: dict[str, str] = {}
+        if user_input is not None:
+            chroma = flattened(user_input)
+            try:
+                chroma[CONF_CHROMA_URL] = clean_url(chroma[CONF_CHROMA_URL])
+                session = async_get_clientsession(self.hass)
+                key = chroma.get(CONF_CHROMA_API_KEY)
+                await async_check_chroma(session, chroma[CONF_CHROMA_URL], key)
+            except ValueError:
+                errors[CONF_CHROMA_URL] = "invalid_url"
+            except InvalidAuth:
+                errors[CONF_CHROMA_API_KEY] = "invalid_auth"
+            except CannotConnect:
+                errors[CONF_CHROMA_URL] = "cannot_connect"
+            except ModelServerError:
+                errors[CONF_CHROMA_URL] = "no_chroma"
+            else:
+                data = self._checked | chroma
+                return await super()._async_save(data, self._learned)
+        return self._form("chroma", chroma_fields(), user_input, errors)
 
 
 def _address_keys(role: Role) -> set[str]:

@@ -1,28 +1,24 @@
 """Embeddings: which entities are indexed, and what is like a question."""
 
 import asyncio
-from collections.abc import Callable, Container, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from itertools import batched
 import logging
-from pathlib import Path
 from typing import Any, Final
 
 from homeassistant.core import CALLBACK_TYPE, HomeAssistant, callback
 from homeassistant.helpers.debounce import Debouncer
 from homeassistant.helpers.event import async_call_later
 from homeassistant.helpers.start import async_at_started
-from homeassistant.helpers.storage import STORAGE_DIR
 
 from .const import (
     CONF_EMBEDDING_BATCH_SIZE,
     CONF_EMBEDDING_KEEP_ALIVE,
     DEFAULT_EMBEDDING_BATCH_SIZE,
-    DOMAIN,
 )
-from .embedding_prompts import embedding_prompts
+from .embedding_prompts import EmbeddingPrompts, embedding_prompts
 from .exposed_entities import (
     async_get_exposed_entities,
     async_track_exposed_entities,
@@ -30,9 +26,9 @@ from .exposed_entities import (
 from .keep_alive import KeepAlive
 from .listeners import Listeners
 from .role import ModelRole, Role
-from .servers.errors import ModelServerError
-from .vector_store.sqlite import SqliteVectorStore
-from .vector_store.table import DimensionChanged
+from .servers.errors import ModelNotFound, ModelServerError
+from .vector_store.base import DimensionChanged, VectorStore
+from .vector_store.engine import async_open_store
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -41,10 +37,29 @@ SYNC_COOLDOWN: Final = 5.0
 # After a failure: first soon, then less and less often.
 RETRY_FIRST: Final = timedelta(minutes=1)
 RETRY_LAST: Final = timedelta(hours=1)
+# A model that only answers until the index of the next one is made.
+FORMER_KEEP_ALIVE: Final = KeepAlive.parse("1m")
 
 
 class IndexOutdated(Exception):
     """The index was made by another model than the one that embeds questions."""
+
+
+@dataclass(frozen=True, slots=True)
+class Index:
+    """What one model has indexed, and what it wants to read."""
+
+    model: str
+    prompts: EmbeddingPrompts
+    store: VectorStore
+
+
+@dataclass(frozen=True, slots=True)
+class QuestionVector:
+    """A question as a vector, and the index that it can be looked up in."""
+
+    values: list[float]
+    index: Index
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,31 +88,19 @@ class SyncResult:
 class VectorDBManager:
     """Embeds the exposed entities and finds them again."""
 
-    def __init__(
-        self,
-        hass: HomeAssistant,
-        config: Mapping[str, Any],
-        path: Path | None = None,
-    ) -> None:
-        """Make a manager from a flat configuration.
-
-        path is that of the index file.
-        """
+    def __init__(self, hass: HomeAssistant, config: Mapping[str, Any]) -> None:
+        """Make a manager from a flat configuration."""
         self.hass = hass
         self._config = config
         self._role = ModelRole(hass, config, Role.EMBEDDING)
-        self._prompts = embedding_prompts(self._role.model)
-        self._path = path or index_path(hass)
         self._batch_size = int(
             config.get(CONF_EMBEDDING_BATCH_SIZE, DEFAULT_EMBEDDING_BATCH_SIZE)
         )
-        # One thread: a SQLite connection belongs to one.
-        self._executor = ThreadPoolExecutor(1, thread_name_prefix=f"{DOMAIN}_index")
-        self._store: SqliteVectorStore | None = None
+        self._index: Index | None = None
+        # Another model's, which is whole: it answers until ours is whole too.
+        self._former: Index | None = None
         self._opening = asyncio.Lock()
         self._one_sync = asyncio.Lock()
-        self._writable = asyncio.Event()
-        self._writable.set()
         self.progress = IndexProgress()
         self.progressed = Listeners[()]()
         self._syncing: asyncio.Task[Any] | None = None
@@ -115,8 +118,7 @@ class VectorDBManager:
         )
 
     async def async_start(self) -> None:
-        """Open the index, and keep it up to date once Home Assistant is started."""
-        await self._async_open()
+        """Keep the index up to date once Home Assistant is started."""
         self._tracking = True
         self._unsubscribe = [
             async_at_started(self.hass, self._async_on_started),
@@ -133,10 +135,19 @@ class VectorDBManager:
         if self._syncing is not None:
             self._syncing.cancel()
             await asyncio.wait([self._syncing])
-        if self._store is not None:
-            store, self._store = self._store, None
-            await self._async_run(store.close)
-        await self.hass.async_add_executor_job(self._executor.shutdown)
+        for index in filter(None, (self._index, self._former)):
+            await index.store.close()
+        self._index = self._former = None
+
+    async def async_delete(self) -> None:
+        """Remove the index from its store, which may be on a server.
+
+        Raise a ModelServerError if that is away.
+        """
+        index = await self._async_open()
+        await self._async_leave_former()
+        self._index = None
+        await index.store.delete()
 
     async def generate_embedding(
         self, text: str, *, keep_alive: str | int | None = None
@@ -157,6 +168,44 @@ class VectorDBManager:
         with self._role.turn() as turn:
             return await turn.embed(self._role.model, texts, value)
 
+    async def async_embed_question(self, question: str) -> QuestionVector:
+        """Return a question as a vector.
+
+        While a new model makes its index, the one before it answers. Raise a
+        ModelServerError if the question cannot be embedded.
+        """
+        index = await self._async_open()
+        if (former := self._former) is not None:
+            text = f"{former.prompts.question}{question}"
+            try:
+                with self._role.turn() as turn:
+                    (values,) = await turn.embed(
+                        former.model, [text], FORMER_KEEP_ALIVE
+                    )
+            except ModelNotFound:
+                await self._async_leave_former()
+            else:
+                return QuestionVector(values, former)
+        text = f"{index.prompts.question}{question}"
+        return QuestionVector(await self.generate_embedding(text), index)
+
+    async def async_nearest(
+        self, question: QuestionVector, limit: int, allowed: Collection[str]
+    ) -> list[str]:
+        """Return the allowed entities nearest to a question, first the best.
+
+        Raise IndexOutdated if the index was made by another model, and a
+        ModelServerError if it is on a server that is away.
+        """
+        if question.index not in (self._index, self._former):
+            raise IndexOutdated
+        try:
+            found = await question.index.store.search(question.values, limit, allowed)
+        except DimensionChanged as err:
+            self._schedule_sync()
+            raise IndexOutdated from err
+        return [entity_id for entity_id, _ in found]
+
     async def async_sync(self) -> SyncResult:
         """Make the index agree with the exposed entities.
 
@@ -173,15 +222,16 @@ class VectorDBManager:
 
     async def _async_sync(self, *, anew: bool) -> SyncResult:
         """Make the index agree, from the beginning if it shall be made anew."""
-        store = await self._async_open()
+        index = await self._async_open()
+        store = index.store
         wanted = {
-            entity_id: f"{self._prompts.document}{entity.text}"
+            entity_id: f"{index.prompts.document}{entity.text}"
             for entity_id, entity in async_get_exposed_entities(self.hass).items()
             if not entity.is_secondary
         }
-        stored = await self._async_run(store.texts)
+        stored = await store.texts()
         if gone := stored.keys() - wanted.keys():
-            await self._async_write(store.remove, gone)
+            await store.remove(gone)
         changed = {
             entity_id: text
             for entity_id, text in wanted.items()
@@ -195,17 +245,16 @@ class VectorDBManager:
                 "%s makes other vectors than before: indexing all entities anew",
                 self._role.model,
             )
-            await self._async_write(store.clear)
+            await store.clear()
             changed = wanted
             self._tell(indexed=0)
             await self._async_embed(store, changed)
-        await self._async_write(store.drop_other_models)
+        await self._async_leave_former()
+        await store.drop_other_models()
         self._tell(failures=0, error="")
         return SyncResult(len(wanted), len(changed), len(gone))
 
-    async def _async_embed(
-        self, store: SqliteVectorStore, texts: Mapping[str, str]
-    ) -> None:
+    async def _async_embed(self, store: VectorStore, texts: Mapping[str, str]) -> None:
         """Embed texts by key in batches, each stored before the next.
 
         Between two batches a conversation on the same server goes first.
@@ -213,7 +262,7 @@ class VectorDBManager:
         for batch in batched(texts.items(), self._batch_size, strict=False):
             await self._role.quiet()
             vectors = await self.generate_embeddings([text for _, text in batch])
-            await self._async_write(store.put, dict(batch), vectors)
+            await store.put(dict(batch), vectors)
             self._tell(indexed=self.progress.indexed + len(batch))
 
     @callback
@@ -224,53 +273,38 @@ class VectorDBManager:
 
     async def async_hold_writes(self) -> None:
         """Write everything into the one file, and nothing more until released."""
-        self._writable.clear()
-        if self._store is not None:
-            await self._async_run(self._store.checkpoint)
+        if self._index is not None:
+            await self._index.store.hold_writes()
 
     @callback
     def release_writes(self) -> None:
         """Go on writing."""
-        self._writable.set()
+        if self._index is not None:
+            self._index.store.release_writes()
 
-    async def async_embed_question(self, question: str) -> list[float]:
-        """Return the vector of a question; raise a ModelServerError on failure."""
-        return await self.generate_embedding(f"{self._prompts.question}{question}")
+    async def _async_open(self) -> Index:
+        """Return the index, opened when first needed.
 
-    async def async_nearest(
-        self, vector: list[float], limit: int, allowed: Container[str]
-    ) -> list[str]:
-        """Return the allowed entities nearest to a question's vector, first the best.
-
-        Raise IndexOutdated if the index was made by another model.
+        Raise a ModelServerError if it is on a server that is away.
         """
-        store = await self._async_open()
-        try:
-            found = await self._async_run(store.search, vector, limit, allowed)
-        except DimensionChanged as err:
-            self._schedule_sync()
-            raise IndexOutdated from err
-        return [entity_id for entity_id, _ in found]
-
-    async def _async_open(self) -> SqliteVectorStore:
-        """Return the index, opened when first needed."""
         async with self._opening:
-            if self._store is None:
-                self._store = await self._async_run(
-                    SqliteVectorStore, self._path, self._role.model
-                )
-            return self._store
+            if self._index is None:
+                index = await self._async_open_model(self._role.model)
+                if former := await index.store.other_model():
+                    self._former = await self._async_open_model(former)
+                self._index = index
+            return self._index
 
-    async def _async_run[*Ts, T](self, target: Callable[[*Ts], T], *args: *Ts) -> T:
-        """Run a blocking call in the index's own thread."""
-        return await self.hass.loop.run_in_executor(self._executor, target, *args)
+    async def _async_open_model(self, model: str) -> Index:
+        """Return what a model has indexed."""
+        store = await async_open_store(self.hass, self._config, model)
+        return Index(model, embedding_prompts(model), store)
 
-    async def _async_write[*Ts](
-        self, target: Callable[[*Ts], None], *args: *Ts
-    ) -> None:
-        """Run a call that writes, unless a backup is being made: then after it."""
-        await self._writable.wait()
-        await self._async_run(target, *args)
+    async def _async_leave_former(self) -> None:
+        """Let the model before answer no more."""
+        if self._former is not None:
+            former, self._former = self._former, None
+            await former.store.close()
 
     async def _async_on_started(self, hass: HomeAssistant) -> None:
         """Index in the background as soon as everything is there."""
@@ -315,8 +349,3 @@ class VectorDBManager:
         if self._cancel_retry is not None:
             self._cancel_retry()
             self._cancel_retry = None
-
-
-def index_path(hass: HomeAssistant, subentry_id: str = "default") -> Path:
-    """Return the path of an index, under the storage directory."""
-    return Path(hass.config.path(STORAGE_DIR, f"{DOMAIN}.index.{subentry_id}.db"))

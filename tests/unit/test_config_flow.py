@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from typing import Any
 
 import aiohttp
+from aiohttp import web
+from aiohttp.test_utils import TestServer
 from homeassistant.config_entries import SOURCE_REAUTH, ConfigEntryState
 from homeassistant.core import HomeAssistant
 from homeassistant.setup import async_setup_component
@@ -624,6 +626,55 @@ async def test_add_and_change_other_roles(
         assert subentry.title == models[kind]
         assert f"{kind}_base_url" not in subentry.data
         assert f"{kind}_keep_alive_refused" not in subentry.data
+
+
+async def test_an_index_on_a_chroma_server(
+    home: HomeAssistant, dialogs: Dialogs, ollama: OllamaStandIn, make_entry: MakeEntry
+) -> None:
+    """Its address is asked for in a step of its own, and tried."""
+    entry = await make_entry(ollama.url, conversation={})
+    await dialogs.start([entry.entry_id, "embedding"])
+    await dialogs.fill_in()
+    values = {"embedding_model": "nomic-embed-text"}
+    form = await dialogs.fill_in(**values, advanced={"vector_store": "chroma"})
+    assert form["step_id"] == "chroma"
+    for url, error in (
+        ("ftp://x", "invalid_url"),
+        ("127.0.0.1:1", "cannot_connect"),
+        (ollama.url, "no_chroma"),
+    ):
+        form = await dialogs.fill_in(chroma_url=url)
+        assert form["errors"] == {"chroma_url": error}
+        assert suggested(form)["chroma_url"] == url
+    path = "/api/v2/tenants/default_tenant/databases/default_database/collections"
+
+    async def answer(request: web.Request) -> web.Response:
+        if request.headers.get("Authorization") != "Bearer key":
+            return web.json_response({"error": "no"}, status=401)
+        return web.json_response([])
+
+    app = web.Application()
+    app.router.add_get(path, answer)
+    async with TestServer(app) as chroma:
+        url = str(chroma.make_url("")).rstrip("/")
+        form = await dialogs.fill_in(chroma_url=url, chroma_api_key="other")
+        assert form["errors"] == {"chroma_api_key": "invalid_auth"}
+        result = await dialogs.fill_in(chroma_url=f"{url}/", chroma_api_key="key")
+        assert result["type"] == "create_entry"
+        await home.async_block_till_done()
+    (subentry,) = entry.get_subentries_of_type("embedding")
+    assert subentry.data["chroma_url"] == url
+    assert subentry.data["chroma_api_key"] == "key"
+    form = await dialogs.start(
+        [entry.entry_id, "embedding"], subentry_id=subentry.subentry_id
+    )
+    form = await dialogs.fill_in()
+    assert suggested(form, "advanced")["vector_store"] == "chroma"
+    # Back to the file: the address is not asked for any more.
+    result = await dialogs.fill_in(**values, advanced={"vector_store": "embedded"})
+    assert result["reason"] == "reconfigure_successful"
+    (subentry,) = entry.get_subentries_of_type("embedding")
+    assert "chroma_url" not in subentry.data
 
 
 async def test_one_embedding_model(

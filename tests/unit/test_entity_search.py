@@ -348,3 +348,56 @@ async def test_what_a_model_wants_to_read_first(
     assert text.startswith(question)
     assert text.endswith("something to read by")
     assert bool(question) or text == "something to read by"
+
+
+async def test_the_model_before_answers_until_the_index_is_made(
+    home: HomeAssistant, ollama: OllamaStandIn, make_entry: MakeEntry
+) -> None:
+    """A new embedding model makes its own index meanwhile; then the old one goes."""
+    ollama.models["all-minilm:latest"] = StandInModel(
+        "all-minilm:latest", ("embedding",), dimension=64
+    )
+    entry = await make_entry(ollama.url, conversation={}, embedding={})
+    await index(home, ollama)
+    (_, subentry) = entry.subentries.values()
+    ollama.requests.clear()
+    changed = {**subentry.data, "embedding_model": "all-minilm"}
+    home.config_entries.async_update_subentry(entry, subentry, data=changed)
+    await home.async_block_till_done()
+    answer = await find(home, "lamp for reading")
+    assert ids(answer)[0] == "light.reading_lamp"
+    assert answer["mode"] == "hybrid"
+    (asked,) = ollama.sent("/api/embed")
+    assert asked["model"] == "nomic-embed-text"
+    assert asked["input"] == ["search_query: lamp for reading"]
+    # It need not stay as long as a model that is used.
+    assert asked["keep_alive"] == "1m"
+    await index(home, ollama)
+    answer = await find(home, "lamp for reading")
+    assert answer["mode"] == "hybrid"
+    last = ollama.sent("/api/embed")[-1]
+    assert last["model"] == "all-minilm"
+    assert last["input"] == ["lamp for reading"]
+    await home.config_entries.async_reload(entry.entry_id)
+    await find(home, "lamp for reading")
+    assert ollama.sent("/api/embed")[-1]["model"] == "all-minilm"
+
+
+async def test_a_model_before_that_is_gone(
+    home: HomeAssistant, ollama: OllamaStandIn, make_entry: MakeEntry
+) -> None:
+    """Then the new one answers, with what it has indexed so far, and words."""
+    ollama.models["all-minilm:latest"] = StandInModel(
+        "all-minilm:latest", ("embedding",), dimension=64
+    )
+    entry = await make_entry(ollama.url, conversation={}, embedding={})
+    await index(home, ollama)
+    (_, subentry) = entry.subentries.values()
+    del ollama.models["nomic-embed-text:latest"]
+    changed = {**subentry.data, "embedding_model": "all-minilm"}
+    home.config_entries.async_update_subentry(entry, subentry, data=changed)
+    await home.async_block_till_done()
+    for _ in range(2):
+        assert ids(await find(home, "reading lamp")) == ["light.reading_lamp"]
+    models = [body["model"] for body in ollama.sent("/api/embed")]
+    assert models[-3:] == ["nomic-embed-text", "all-minilm", "all-minilm"]

@@ -65,7 +65,10 @@ async def test_everything_that_has_a_counterpart(
             "external_llm_tool_description": "Ask it.",
             "external_llm_keep_alive": "-1",
             "vector_db_enabled": True,
-            "vector_db_host": "localhost",
+            "vector_db_host": "127.0.0.1",
+            "vector_db_port": 1,
+            "vector_db_top_k": 7,
+            "context_mode": "vector_db",
             "vector_db_embedding_model": "nomic-embed-text",
             "vector_db_embedding_base_url": ollama.url,
             "embedding_keep_alive": "10m",
@@ -94,6 +97,8 @@ async def test_everything_that_has_a_counterpart(
             "max_history": 5,
             "prompt": "Be a butler.\nBe brief.",
             "external_llms": [external.subentry_id],
+            "entity_mode": "retrieval",
+            "retrieval_limit": 7,
         },
         "external_llm": {
             "external_llm_base_url": f"{ollama.url}/v1",
@@ -108,10 +113,12 @@ async def test_everything_that_has_a_counterpart(
             "embedding_model": "nomic-embed-text",
             "embedding_base_url": ollama.url,
             "embedding_keep_alive": "10m",
+            "vector_store": "chroma",
+            "chroma_url": "http://127.0.0.1:1",
         },
     }
     (line,) = (r.getMessage() for r in caplog.records if "version 1" in r.getMessage())
-    assert line.endswith("no counterpart: session_timeout, vector_db_host")
+    assert line.endswith("no counterpart: session_timeout")
     said = speech(await say(home, "Hello", agent_id="conversation.home_agent"))
     assert said.startswith("Hello!")
     assert ollama.sent("/api/chat")[0]["keep_alive"] == "1h"

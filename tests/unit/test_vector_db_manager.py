@@ -23,7 +23,8 @@ from pytest_homeassistant_custom_component.common import (
 
 from custom_components.home_agent import backup
 from custom_components.home_agent.const import DOMAIN
-from custom_components.home_agent.vector_db_manager import VectorDBManager, index_path
+from custom_components.home_agent.vector_db_manager import VectorDBManager
+from custom_components.home_agent.vector_store.engine import index_path
 from custom_components.home_agent.vector_store.sqlite import SqliteVectorStore
 from tests.conftest import MakeEntry, say, speech
 from tests.servers import ManualClock, OllamaStandIn, OpenAIStandIn, Reply, ToolUse
@@ -205,7 +206,7 @@ async def test_hidden_entities_are_gone_at_once(
     assert len(found) == 3
     await index_now(home, freezer)
     (manager,) = entry.runtime_data.vector_db_managers.values()
-    assert "light.reading_lamp" not in await manager._async_run(manager._store.texts)
+    assert "light.reading_lamp" not in await manager._index.store.texts()
 
 
 async def test_another_model_and_another_dimension(
@@ -468,11 +469,11 @@ async def test_backups_have_the_whole_index(
     assert len(store.texts()) == 4
     store.close()
     (manager,) = entry.runtime_data.vector_db_managers.values()
-    lamp = (await manager._async_run(manager._store.texts))["light.reading_lamp"]
+    lamp = (await manager._index.store.texts())["light.reading_lamp"]
     assert "Torch" not in lamp
     await backup.async_post_backup(home)
     await home.async_block_till_done(wait_background_tasks=True)
-    lamp = (await manager._async_run(manager._store.texts))["light.reading_lamp"]
+    lamp = (await manager._index.store.texts())["light.reading_lamp"]
     assert "Torch" in lamp
 
 

@@ -8,11 +8,10 @@ import sys
 import numpy as np
 import pytest
 
+from custom_components.home_agent.vector_store import sqlite
+from custom_components.home_agent.vector_store.base import DimensionChanged
 from custom_components.home_agent.vector_store.sqlite import SqliteVectorStore
-from custom_components.home_agent.vector_store.table import (
-    DimensionChanged,
-    VectorTable,
-)
+from custom_components.home_agent.vector_store.table import CompactTable, VectorTable
 
 
 @pytest.fixture
@@ -165,3 +164,62 @@ def test_kill_9(tmp_path: Path) -> None:
     )
     assert result.returncode == 0, result.stdout + result.stderr
     assert "15 kills" in result.stdout
+
+
+def test_an_older_file_is_migrated(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Step by step, with all that is in it; a step that fails changes nothing."""
+    store = SqliteVectorStore(path, "model")
+    store.put({"a": "text"}, [[1, 0]])
+    store.close()
+    later = (*sqlite._STEPS, "ALTER TABLE entry ADD COLUMN seen REAL;")
+    monkeypatch.setattr(sqlite, "_STEPS", (*later, "CREATE nonsense;"))
+    connection = sqlite3.connect(path)
+    with pytest.raises(sqlite3.DatabaseError):
+        sqlite._open(path)
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    assert version == 2
+    monkeypatch.setattr(sqlite, "_STEPS", later)
+    store = SqliteVectorStore(path, "model")
+    assert store.search([1, 0], 5, {"a"}) == [("a", 1.0)]
+    assert connection.execute("SELECT key, seen FROM entry").fetchall() == [("a", None)]
+    connection.close()
+    store.close()
+
+
+def test_many_vectors_are_held_compactly(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is found, and how like it is, stays exact; while it grows, too."""
+    rng = np.random.default_rng(5)
+    vectors = rng.normal(size=(600, 32)).astype(np.float32)
+    texts = {str(number): "text" for number in range(600)}
+    exact = SqliteVectorStore(path, "exact")
+    exact.put(texts, vectors.tolist())
+    monkeypatch.setattr(sqlite, "LARGEST_EXACT", 500 * 32 * 4)
+    compact = SqliteVectorStore(path, "compact")
+    query = rng.normal(size=32).tolist()
+    some = {str(number): "text" for number in range(400)}
+    compact.put(some, vectors[:400].tolist())
+    assert compact.search(query, 5, texts)
+    assert type(compact._vectors) is VectorTable
+    compact.put(
+        {str(number): "text" for number in range(400, 600)}, vectors[400:].tolist()
+    )
+    for store in (exact, compact):
+        store.remove(["7", "599"])
+        store.put({"8": "changed", "new": "text"}, [(-vectors[8]).tolist(), query])
+    for _ in range(20):
+        query = rng.normal(size=32).tolist()
+        wanted = exact.search(query, 10, texts.keys() | {"new"})
+        found = compact.search(query, 10, texts.keys() | {"new"})
+        assert [key for key, _ in found] == [key for key, _ in wanted]
+        assert [score for _, score in found] == pytest.approx(
+            [score for _, score in wanted], abs=1e-6
+        )
+    assert isinstance(compact._vectors, CompactTable)
+    assert compact._vectors._matrix.nbytes < 2 * 600 * 32
+    assert compact.search(query, 3, set()) == []
+    with pytest.raises(DimensionChanged):
+        compact.search([1.0], 3, {"1"})
+    exact.close()
+    compact.close()

@@ -10,17 +10,20 @@ from pathlib import Path
 import sqlite3
 from typing import Final
 
+from homeassistant.helpers.json import json_dumps
 import numpy as np
 
-from .table import DimensionChanged, Vector, VectorTable
+from .base import DimensionChanged
+from .table import CompactTable, Vector, VectorTable
 
 _LOGGER = logging.getLogger(__name__)
 
-SCHEMA_VERSION: Final = 1
+# Bytes of vectors that are held in memory as they are; more are held compactly.
+LARGEST_EXACT: Final = 64 * 2**20
 
 # What is stored can be made again, so a power cut may cost the last rows, but
 # never the file: WAL with synchronous=NORMAL.
-_SCHEMA: Final = """
+_TABLES: Final = """
 CREATE TABLE space (
     id INTEGER PRIMARY KEY,
     model TEXT NOT NULL UNIQUE
@@ -34,6 +37,8 @@ CREATE TABLE entry (
     UNIQUE (space, key)
 ) STRICT;
 """
+# What brings a file from each version of the schema to the next; the first makes it.
+_STEPS: tuple[str, ...] = (_TABLES,)
 
 
 class SqliteVectorStore:
@@ -48,6 +53,7 @@ class SqliteVectorStore:
         Vectors of different models cannot be compared, so each model has a
         space of its own. A file that SQLite cannot read is put aside.
         """
+        self._path = path
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             self._connection = _open(path)
@@ -55,8 +61,7 @@ class SqliteVectorStore:
             aside = path.with_suffix(".corrupt")
             _LOGGER.warning("Starting a new index, the old is at %s: %s", aside, err)
             path.replace(aside)
-            for suffix in ("-wal", "-shm"):
-                Path(f"{path}{suffix}").unlink(missing_ok=True)
+            remove_files(path)
             self._connection = _open(path)
         with self._connection as connection:
             connection.execute(
@@ -102,6 +107,9 @@ class SqliteVectorStore:
             )
         if self._vectors is not None:
             self._vectors.put(texts, matrix)
+            is_exact = not isinstance(self._vectors, CompactTable)
+            if is_exact and len(self._vectors) * matrix[0].nbytes > LARGEST_EXACT:
+                self._vectors = None  # read again, compactly
 
     def remove(self, keys: Iterable[str]) -> None:
         """Remove keys and their vectors."""
@@ -119,6 +127,20 @@ class SqliteVectorStore:
         self._vectors = None
         with self._connection as connection:
             connection.execute("DELETE FROM entry WHERE space = ?", (self._space,))
+
+    def other_model(self) -> str | None:
+        """Return the other model that most is stored of, None if there is none."""
+        row = self._connection.execute(
+            "SELECT model FROM space JOIN entry ON entry.space = space.id"
+            " WHERE space.id != ? GROUP BY space.id ORDER BY count(*) DESC LIMIT 1",
+            (self._space,),
+        ).fetchone()
+        return row[0] if row else None
+
+    def delete(self) -> None:
+        """Close the file and remove it."""
+        self.close()
+        remove_files(self._path)
 
     def drop_other_models(self) -> None:
         """Remove the vectors of models that are used no more."""
@@ -154,14 +176,32 @@ class SqliteVectorStore:
             self._vectors = VectorTable()
             if rows:
                 matrix = np.frombuffer(b"".join(row[1] for row in rows), "<f4")
-                self._vectors.put(
-                    [key for key, _ in rows], matrix.reshape(len(rows), -1)
-                )
+                matrix = matrix.reshape(len(rows), -1)
+                if matrix.nbytes > LARGEST_EXACT:
+                    self._vectors = CompactTable(self._exact)
+                self._vectors.put([key for key, _ in rows], matrix)
         return self._vectors
+
+    def _exact(self, keys: list[str]) -> Vector:
+        """Return the stored vectors of keys, in the same order."""
+        rows = self._connection.execute(
+            "SELECT key, vector FROM entry WHERE space = ?"
+            " AND key IN (SELECT value FROM json_each(?))",
+            (self._space, json_dumps(keys)),
+        )
+        stored = dict(rows)
+        blob = b"".join(stored[key] for key in keys)
+        return np.frombuffer(blob, "<f4").reshape(len(keys), -1)
+
+
+def remove_files(path: Path) -> None:
+    """Remove a store with the files that SQLite puts beside it; blocks."""
+    for suffix in ("", "-wal", "-shm"):
+        Path(f"{path}{suffix}").unlink(missing_ok=True)
 
 
 def _open(path: Path) -> sqlite3.Connection:
-    """Return a connection to the file, with the tables in it.
+    """Return a connection to the file, with the tables of the newest schema in it.
 
     Raise sqlite3.DatabaseError if it is no SQLite file, is damaged or was
     written by a newer version.
@@ -173,12 +213,12 @@ def _open(path: Path) -> sqlite3.Connection:
         connection.execute("PRAGMA foreign_keys = ON")
         (check,) = connection.execute("PRAGMA quick_check").fetchone()
         (version,) = connection.execute("PRAGMA user_version").fetchone()
-        if check != "ok" or version > SCHEMA_VERSION:
+        if check != "ok" or version > len(_STEPS):
             raise sqlite3.DatabaseError(f"check {check!r}, version {version}")
-        if version == 0:
+        for number, step in enumerate(_STEPS[version:], start=version + 1):
             with connection:
                 connection.executescript(
-                    f"BEGIN; {_SCHEMA} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;"
+                    f"BEGIN; {step} PRAGMA user_version = {number}; COMMIT;"
                 )
     except sqlite3.DatabaseError:
         connection.close()
