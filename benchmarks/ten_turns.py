@@ -6,8 +6,8 @@ One conversation by retrieval, and the same through Home Assistant's own llama_c
 integration, which has the list of all entities in its prompt. Between each of them
 and its server stands a recorder. New text is what a request has beyond the one
 before, by the server's own template and tokenizer: the answer, the next question with
-what is told beside it, and the template around them. See embedding_models.py for what
-has to be installed. The core integration's first turn takes some minutes.
+what is told beside it, and the template around them. The model's context is 8,192
+tokens. See embedding_models.py for what has to be installed.
 """
 
 import argparse
@@ -73,6 +73,7 @@ class Recorder:
     evaluated: list[int] = field(default_factory=list)
     seconds: list[float] = field(default_factory=list)
     url: str = ""
+    refusal: str = ""
 
     async def __aenter__(self) -> Self:
         """Begin to serve on a free port."""
@@ -100,12 +101,13 @@ class Recorder:
         ):
             body = await answer.read()
             if request.path.endswith("chat/completions"):
-                if not (found := _TIMINGS.findall(body)):
-                    raise RuntimeError(f"HTTP {answer.status}: {body[:2000]!r}")
-                timings = json.loads(found[-1])
-                self.bodies.append(json.loads(raw))
-                self.evaluated.append(timings["prompt_n"])
-                self.seconds.append(time.perf_counter() - started)
+                if found := _TIMINGS.findall(body):
+                    timings = json.loads(found[-1])
+                    self.bodies.append(json.loads(raw))
+                    self.evaluated.append(timings["prompt_n"])
+                    self.seconds.append(time.perf_counter() - started)
+                else:
+                    self.refusal = body.decode()
             return web.Response(
                 body=body, status=answer.status, content_type=answer.content_type
             )
@@ -204,6 +206,9 @@ async def talk(hass: HomeAssistant, name: str, recorder: Recorder) -> None:
         )
         conversation_id = answer.conversation_id
         requests.append(range(before, len(recorder.bodies)))
+    if not all(requests):
+        print(f"\n{name}: the server refuses: {recorder.refusal}")
+        return
     sizes = await recorder.sizes()
     print(f"\n{name} | prompt tokens | new text | evaluated | ratio | seconds")
     ratios = []

@@ -305,7 +305,7 @@ class HomeAgentConfigFlow(ConfigFlow, domain=DOMAIN):
             section_fields = address_fields(role) | model_fields(
                 role, self._models, required=False, kind=None
             )
-            fields[vol.Required(name, default={})] = section(
+            fields[vol.Optional(name)] = section(
                 vol.Schema(section_fields), {"collapsed": name not in errors}
             )
         return fields

@@ -252,7 +252,11 @@ def flattened(user_input: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def with_sections(fields: Fields, values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return flat values as the suggested values of fields with sections."""
+    """Return flat values as the suggested values of fields with sections.
+
+    A section has no default of its own: Home Assistant's web interface would take
+    that, and none of the values and defaults inside.
+    """
     return dict(values) | {
         marker.schema: values
         for marker, field in fields.items()
@@ -263,9 +267,7 @@ def with_sections(fields: Fields, values: Mapping[str, Any]) -> dict[str, Any]:
 def _advanced(fields: Fields) -> Fields:
     """Return fields folded away."""
     return {
-        vol.Required(SECTION_ADVANCED, default={}): section(
-            vol.Schema(fields), {"collapsed": True}
-        )
+        vol.Optional(SECTION_ADVANCED): section(vol.Schema(fields), {"collapsed": True})
     }
 
 

@@ -1,6 +1,7 @@
 """The integration on a real llama.cpp server with a very small model."""
 
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -163,6 +164,45 @@ async def test_the_first_question_evaluates_only_itself(
     assert turn.prompt_tokens > 1000
     assert turn.prompt_tokens - turn.cached_tokens <= 13
     await home.async_block_till_done(wait_background_tasks=True)
+
+
+async def test_each_turn_evaluates_only_what_is_new(
+    home: HomeAssistant, make_entry: MakeEntry, llama_cpp: str
+) -> None:
+    """By retrieval: what is told beside a question stays in the cache with it."""
+    options = {"entity_mode": "retrieval", "llm_max_tokens": 2, "llm_temperature": 0.0}
+    entry = await make_entry(llama_cpp, conversation=options)
+    turns: list[TurnFigures] = []
+
+    @callback
+    def keep(figures: TurnFigures) -> None:
+        turns.append(figures)
+
+    (subentry_id,) = entry.subentries
+    end = async_dispatcher_connect(home, SIGNAL_TURN.format(subentry_id), keep)
+    conversation_id = None
+    for number, question in enumerate(
+        ("Is the reading lamp on?", "And the kitchen light?", "And the bedroom?")
+    ):
+        state = "on" if number % 2 else "off"
+        home.states.async_set("light.reading_lamp", state, {"friendly_name": "Lamp"})
+        answer = await say(home, question, conversation_id)
+        conversation_id = answer.conversation_id
+    end()
+    for before, turn in pairwise(turns):
+        assert turn.prompt_tokens
+        assert before.prompt_tokens
+        assert turn.cached_tokens is not None
+        evaluated = turn.prompt_tokens - turn.cached_tokens
+        assert evaluated <= 1.05 * (turn.prompt_tokens - before.prompt_tokens)
+
+
+async def test_prompts_are_counted(hass: HomeAssistant, llama_cpp: str) -> None:
+    """By the server's own template and tokenizer, with tools."""
+    server = await connect(async_get_clientsession(hass), Connection(llama_cpp))
+    asked = ChatRequest(model=MODEL, messages=ROUND[:1], tools=[TURN_ON], max_tokens=1)
+    answer = await server.chat(asked)
+    assert await server.count_tokens(asked) == answer.stats.prompt_tokens
 
 
 async def test_embeddings(hass: HomeAssistant, embedder: str) -> None:

@@ -697,3 +697,65 @@ async def test_subentries_need_the_server(
     await home.config_entries.async_unload(entry.entry_id)
     result = await dialogs.start([entry.entry_id, "conversation"])
     assert result["reason"] == "entry_not_loaded"
+
+
+def page_data(schema: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return what the page sends if nothing is touched.
+
+    As Home Assistant's web interface makes it (2026.11, computeInitialHaFormData): a
+    suggestion, else a default, else what is in a section.
+    """
+    data: dict[str, Any] = {}
+    for item in schema:
+        suggestion = (item.get("description") or {}).get("suggested_value")
+        if suggestion is not None:
+            data[item["name"]] = suggestion
+        elif "default" in item:
+            data[item["name"]] = item["default"]
+        elif item.get("type") == "expandable":
+            inner = page_data(item["schema"])
+            if item.get("required") or inner:
+                data[item["name"]] = inner
+    return data
+
+
+async def test_an_untouched_page_changes_nothing(
+    home: HomeAssistant, dialogs: Dialogs, ollama: OllamaStandIn, make_entry: MakeEntry
+) -> None:
+    """Settings in a folded section are shown there, and sent back."""
+    agent = {
+        "llm_temperature": 0.3,
+        "llm_stream": False,
+        "llm_warm_up": False,
+        "entity_mode": "retrieval",
+        "retrieval_limit": 7,
+        "max_history": 0,
+    }
+    embedding = {"embedding_batch_size": 5, "embedding_warm_up": False}
+    entry = await make_entry(ollama.url, conversation=agent, embedding=embedding)
+    for kind in ("conversation", "embedding"):
+        (subentry,) = entry.get_subentries_of_type(kind)
+        form = await dialogs.start(
+            [entry.entry_id, kind], subentry_id=subentry.subentry_id
+        )
+        if kind == "embedding":
+            form = await dialogs.fill_in()
+        result = await dialogs.fill_in(**page_data(form["data_schema"]))
+        assert result["reason"] == "reconfigure_successful"
+        await home.async_block_till_done()
+        changed = entry.subentries[subentry.subentry_id].data
+        assert changed.items() >= subentry.data.items()
+
+
+async def test_an_untouched_first_dialog(
+    home: HomeAssistant, dialogs: Dialogs, ollama: OllamaStandIn
+) -> None:
+    """The suggestions for a model that nobody chose do no harm."""
+    await dialogs.start(DOMAIN)
+    form = await dialogs.fill_in(llm_base_url=ollama.url)
+    data = page_data(form["data_schema"])
+    assert data["embedding"] == {"embedding_keep_alive": "5m"}
+    result = await dialogs.fill_in(**{**data, "llm_model": "llama3.2:3b"})
+    assert result["type"] == "create_entry"
+    (entry,) = home.config_entries.async_entries(DOMAIN)
+    assert len(entry.subentries) == 1
