@@ -35,7 +35,11 @@ from tests.servers import OllamaStandIn, Reply, RuleBrain
 
 ENTITIES = 1000
 ROUNDS = 40
-AGENTS = {"Home Agent": "conversation.agent", "core ollama": "conversation.core"}
+AGENTS = {
+    "Home Agent": "conversation.agent",
+    "retrieval": "conversation.retrieval",
+    "core ollama": "conversation.core",
+}
 
 
 class Quick(RuleBrain):
@@ -67,23 +71,28 @@ async def furnish(hass: HomeAssistant) -> None:
 
 
 async def add_entry(
-    hass: HomeAssistant, domain: str, version: int, data: Any, sub: Any, title: str
+    hass: HomeAssistant, domain: str, version: int, data: Any, title: str, **subs: Any
 ) -> None:
-    """Add an entry with one conversation agent."""
-    subentry = ConfigSubentryData(
-        data=sub, subentry_type="conversation", title=title, unique_id=None
-    )
+    """Add an entry with subentries."""
     entry = MockConfigEntry(
         domain=domain,
         version=version,
         minor_version=3 if domain == "ollama" else 1,
         title=title,
         data=data,
-        subentries_data=[subentry],
+        subentries_data=[
+            ConfigSubentryData(
+                data=sub, subentry_type=kind, title=title, unique_id=None
+            )
+            for kind, sub in subs.items()
+        ],
     )
     entry.add_to_hass(hass)
     assert await hass.config_entries.async_setup(entry.entry_id)
     await hass.async_block_till_done()
+    if "embedding" in subs:
+        (manager,) = entry.runtime_data.vector_db_managers.values()
+        await manager.async_sync()
 
 
 async def measure(hass: HomeAssistant) -> dict[str, dict[str, list[float]]]:
@@ -118,11 +127,26 @@ async def measure(hass: HomeAssistant) -> dict[str, dict[str, list[float]]]:
         ):
             stack.enter_context(patch.object(owner, name, replacement))
         async with OllamaStandIn(brain=Quick()) as server:
-            model = {"llm_model": "llama3.2:3b", "llm_hass_api": ["assist"]}
+            model = {
+                "llm_model": "llama3.2:3b",
+                "llm_hass_api": ["assist"],
+                "entity_mode": "assist",
+            }
             url = {"llm_base_url": server.url, "llm_server_kind": "ollama"}
-            await add_entry(hass, "home_agent", 2, url, model, "Agent")
+            await add_entry(hass, "home_agent", 2, url, "Agent", conversation=model)
+            await add_entry(
+                hass,
+                "home_agent",
+                2,
+                url,
+                "Retrieval",
+                conversation=model | {"entity_mode": "retrieval"},
+                embedding={"embedding_model": "nomic-embed-text"},
+            )
             core = {"model": "llama3.2:3b", "llm_hass_api": ["assist"]}
-            await add_entry(hass, "ollama", 3, {"url": server.url}, core, "Core")
+            await add_entry(
+                hass, "ollama", 3, {"url": server.url}, "Core", conversation=core
+            )
             for round_number in range(ROUNDS + 3):
                 order = list(AGENTS.items())
                 for name, agent in order[:: 1 if round_number % 2 else -1]:
@@ -156,10 +180,13 @@ async def main() -> None:
         times = await measure(hass)
         await hass.async_stop(force=True)
     print(f"{ENTITIES} exposed entities, {ROUNDS} conversations, milliseconds (median)")
-    print(f"{'':12} {'Home Agent':>12} {'core ollama':>12} {'ratio':>8}")
+    print(" | ".join(("", *AGENTS, "ratio", "ratio of retrieval")))
     for turn in ("first turn", "second turn"):
-        ours, core = (median(times[name][turn]) for name in AGENTS)
-        print(f"{turn:12} {ours:12.2f} {core:12.2f} {ours / core:8.2f}")
+        ours, found, core = (median(times[name][turn]) for name in AGENTS)
+        print(
+            f"{turn} | {ours:.2f} | {found:.2f} | {core:.2f} |"
+            f" {ours / core:.2f} | {found / core:.2f}"
+        )
 
 
 if __name__ == "__main__":

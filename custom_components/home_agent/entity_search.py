@@ -15,6 +15,7 @@ from .const import DOMAIN
 from .exposed_entities import (
     ExposedEntity,
     async_get_exposed_entities,
+    async_track_exposed_entities,
     is_exposed,
 )
 from .lexical_index import LexicalIndex
@@ -62,15 +63,18 @@ class EntityFilter:
 
     def allows(self, entity: ExposedEntity, state: State | None) -> bool:
         """Return whether an entity in a state is searched in."""
-        areas = {area.casefold() for area in self.areas}
-        places = {place.casefold() for place in entity.places}
         return (
             (self.all_categories or not entity.is_secondary)
             and (not self.domains or entity.domain in self.domains)
-            and (not areas or bool(areas & places))
+            and (not self.areas or self._is_in_areas(entity))
             and (not self.device_classes or entity.device_class in self.device_classes)
             and (not self.states or (state is not None and state.state in self.states))
         )
+
+    def _is_in_areas(self, entity: ExposedEntity) -> bool:
+        """Return whether an entity is in one of the areas."""
+        areas = {area.casefold() for area in self.areas}
+        return any(place.casefold() in areas for place in entity.places)
 
 
 _EVERYTHING: Final = EntityFilter()
@@ -110,6 +114,8 @@ class EntitySearch:
         self._index: LexicalIndex | None = None
         self._indexed: dict[str, ExposedEntity] = {}
         self._has_fts5 = True
+        self._exposed: dict[str, ExposedEntity] | None = None
+        self._is_tracking = False
         self._one_at_a_time = asyncio.Lock()
 
     async def async_search(
@@ -131,7 +137,7 @@ class EntitySearch:
         word fits.
         """
         states = self._hass.states
-        exposed = async_get_exposed_entities(self._hass)
+        exposed = self._async_exposed()
         allowed = {
             key
             for key, entity in exposed.items()
@@ -157,6 +163,22 @@ class EntitySearch:
             if states.get(key) and is_exposed(self._hass, key)
         ]
         return SearchResult(matches, mode)
+
+    @callback
+    def _async_exposed(self) -> dict[str, ExposedEntity]:
+        """Return the exposed entities, described anew when they have changed."""
+        if not self._is_tracking:
+            # As long as Home Assistant runs: all entries search here.
+            async_track_exposed_entities(self._hass, self._changed)
+            self._is_tracking = True
+        if self._exposed is None:
+            self._exposed = async_get_exposed_entities(self._hass)
+        return self._exposed
+
+    @callback
+    def _changed(self) -> None:
+        """Forget what the exposed entities are."""
+        self._exposed = None
 
     async def _async_rank(
         self,
@@ -207,7 +229,7 @@ class EntitySearch:
         run = self._hass.async_add_executor_job
         # Another search may be under way in the index that is made anew here.
         async with self._one_at_a_time:
-            if exposed != self._indexed and self._has_fts5:
+            if exposed is not self._indexed and self._has_fts5:
                 old = self._index
                 try:
                     self._index = await run(LexicalIndex, exposed)

@@ -9,7 +9,11 @@ from homeassistant.components.homeassistant.exposed_entities import (
     async_listen_entity_updates,
     async_should_expose,
 )
-from homeassistant.const import ATTR_DEVICE_CLASS, EVENT_STATE_CHANGED
+from homeassistant.const import (
+    ATTR_DEVICE_CLASS,
+    ATTR_FRIENDLY_NAME,
+    EVENT_STATE_CHANGED,
+)
 from homeassistant.core import (
     CALLBACK_TYPE,
     Event,
@@ -129,13 +133,22 @@ def async_track_exposed_entities(
         changed()
 
     @callback
-    def is_new_or_gone(data: EventStateChangedData) -> bool:
-        return data["old_state"] is None or data["new_state"] is None
+    def is_another(data: EventStateChangedData) -> bool:
+        """Return whether an entity is new, gone or described in another way."""
+        old, new = data["old_state"], data["new_state"]
+        return (
+            old is None
+            or new is None
+            or old.attributes.get(ATTR_FRIENDLY_NAME)
+            != new.attributes.get(ATTR_FRIENDLY_NAME)
+            or old.attributes.get(ATTR_DEVICE_CLASS)
+            != new.attributes.get(ATTR_DEVICE_CLASS)
+        )
 
     unsubscribe = [
         *(hass.bus.async_listen(event, registry_changed) for event in _REGISTRY_EVENTS),
         hass.bus.async_listen(
-            EVENT_STATE_CHANGED, registry_changed, event_filter=is_new_or_gone
+            EVENT_STATE_CHANGED, registry_changed, event_filter=is_another
         ),
         async_listen_entity_updates(hass, conversation.DOMAIN, changed),
     ]

@@ -401,3 +401,29 @@ async def test_a_model_before_that_is_gone(
         assert ids(await find(home, "reading lamp")) == ["light.reading_lamp"]
     models = [body["model"] for body in ollama.sent("/api/embed")]
     assert models[-3:] == ["nomic-embed-text", "all-minilm", "all-minilm"]
+
+
+async def test_what_has_changed_is_found_at_once(
+    home: HomeAssistant, ollama: OllamaStandIn, make_entry: MakeEntry
+) -> None:
+    """Names, aliases, areas and exposure, though the descriptions are kept."""
+    await make_entry(ollama.url, conversation={})
+    registry = er.async_get(home)
+    assert ids(await find(home, "floodlight")) == []
+    # Not every entity has an entry in the registry.
+    async_expose_entity(home, conversation.DOMAIN, "light.plain", True)
+    for name in ("Plain", "Floodlight"):
+        home.states.async_set("light.plain", "on", {"friendly_name": name})
+        assert ids(await find(home, name)) == ["light.plain"]
+    registry.async_update_entity("light.kitchen_light", aliases=["Sunshine"])
+    assert ids(await find(home, "sunshine")) == ["light.kitchen_light"]
+    attic = ar.async_get(home).async_create("Attic")
+    registry.async_update_entity("light.kitchen_light", area_id=attic.id)
+    assert ids(await find(home, "attic")) == ["light.kitchen_light"]
+    ar.async_get(home).async_update(attic.id, name="Loft")
+    assert ids(await find(home, "loft")) == ["light.kitchen_light"]
+    assert ids(await find(home, "attic")) == []
+    new = add(home, "switch", "Fountain")
+    assert ids(await find(home, "fountain")) == [new]
+    async_expose_entity(home, conversation.DOMAIN, new, False)
+    assert ids(await find(home, "fountain")) == []
