@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from datetime import timedelta
-from itertools import batched
+from itertools import batched, compress
 import logging
 from typing import Any, Final
 
@@ -22,6 +22,7 @@ from .embedding_prompts import EmbeddingPrompts, embedding_prompts
 from .exposed_entities import (
     async_get_exposed_entities,
     async_track_exposed_entities,
+    is_exposed,
 )
 from .keep_alive import KeepAlive
 from .listeners import Listeners
@@ -34,6 +35,8 @@ _LOGGER = logging.getLogger(__name__)
 
 # Changes come in crowds: a renamed area changes all its entities at once.
 SYNC_COOLDOWN: Final = 5.0
+# What was hidden is gone within a second, whether the server is there or not.
+REMOVAL_COOLDOWN: Final = 0.5
 # After a failure: first soon, then less and less often.
 RETRY_FIRST: Final = timedelta(minutes=1)
 RETRY_LAST: Final = timedelta(hours=1)
@@ -117,12 +120,21 @@ class VectorDBManager:
             background=True,
         )
 
+        self._remover = Debouncer(
+            hass,
+            _LOGGER,
+            cooldown=REMOVAL_COOLDOWN,
+            immediate=False,
+            function=self._async_remove_hidden,
+            background=True,
+        )
+
     async def async_start(self) -> None:
         """Keep the index up to date once Home Assistant is started."""
         self._tracking = True
         self._unsubscribe = [
             async_at_started(self.hass, self._async_on_started),
-            async_track_exposed_entities(self.hass, self._schedule_sync),
+            async_track_exposed_entities(self.hass, self._exposed_changed),
         ]
 
     async def async_stop(self) -> None:
@@ -131,6 +143,7 @@ class VectorDBManager:
         while self._unsubscribe:
             self._unsubscribe.pop()()
         self._debouncer.async_shutdown()
+        self._remover.async_shutdown()
         self._async_cancel_retry()
         if self._syncing is not None:
             self._syncing.cancel()
@@ -262,7 +275,11 @@ class VectorDBManager:
         for batch in batched(texts.items(), self._batch_size, strict=False):
             await self._role.quiet()
             vectors = await self.generate_embeddings([text for _, text in batch])
-            await store.put(dict(batch), vectors)
+            # What was hidden meanwhile does not come into the index again.
+            shown = [is_exposed(self.hass, entity_id) for entity_id, _ in batch]
+            if any(shown):
+                rows = list(compress(vectors, shown))
+                await store.put(dict(compress(batch, shown)), rows)
             self._tell(indexed=self.progress.indexed + len(batch))
 
     @callback
@@ -309,6 +326,24 @@ class VectorDBManager:
     async def _async_on_started(self, hass: HomeAssistant) -> None:
         """Index in the background as soon as everything is there."""
         self._schedule_sync()
+
+    @callback
+    def _exposed_changed(self) -> None:
+        """Make the index agree with what is exposed now."""
+        self._schedule_sync()
+        if self._index is not None and self._tracking:
+            self._remover.async_schedule_call()
+
+    async def _async_remove_hidden(self) -> None:
+        """Remove what is not exposed any more from the index."""
+        for index in filter(None, (self._index, self._former)):
+            try:
+                stored = await index.store.texts()
+                gone = [key for key in stored if not is_exposed(self.hass, key)]
+                if gone:
+                    await index.store.remove(gone)
+            except ModelServerError as err:
+                _LOGGER.debug("Cannot remove from the index now: %s", err.log_text)
 
     @callback
     def _schedule_sync(self) -> None:
