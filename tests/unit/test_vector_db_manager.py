@@ -203,10 +203,11 @@ async def test_hidden_entities_are_gone_at_once(
     """
     entry = await make_entry(ollama.url, embedding={})
     await index_now(home, freezer)
-    await ollama.stop()
     async_expose_entity(home, conversation.DOMAIN, "light.reading_lamp", False)
     found = [match["entity_id"] for match in await search(home, "reading lamp")]
     assert "light.reading_lamp" not in found
+    assert len(found) == 3
+    await ollama.stop()
     await let_pass(home, freezer, seconds=1)
     (manager,) = entry.runtime_data.vector_db_managers.values()
     assert "light.reading_lamp" not in await manager._index.store.texts()
@@ -496,8 +497,9 @@ async def test_hidden_while_it_is_embedded(
     (manager,) = entry.runtime_data.vector_db_managers.values()
     ollama.hold()
     syncing = home.async_create_task(manager.async_sync())
-    while not ollama.sent("/api/embed"):
+    for _ in range(2000):
         await asyncio.sleep(0)
+    assert ollama.sent("/api/embed")
     async_expose_entity(home, conversation.DOMAIN, "light.reading_lamp", False)
     ollama.release()
     await syncing
