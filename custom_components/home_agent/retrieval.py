@@ -68,6 +68,6 @@ def _area_of(hass: HomeAssistant, device_id: str | None) -> str | None:
 def _line(hass: HomeAssistant, match: EntityMatch) -> str:
     """Return an entity in a line: the names that tools take, and its state."""
     entity = match.entity
-    names = ", ".join(entity.names)
+    names = " ".join(", ".join(entity.names).split())
     kind = ", ".join((entity.domain, *entity.areas[:1]))
     return f"- {names} ({kind}): {live_state(hass, entity.entity_id)}"

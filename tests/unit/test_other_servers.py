@@ -2,8 +2,10 @@
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
+from dataclasses import replace
 from typing import Any
 
+from aiohttp import web
 from homeassistant.core import HomeAssistant
 from homeassistant.helpers.aiohttp_client import async_get_clientsession
 import pytest
@@ -25,7 +27,11 @@ from custom_components.home_agent.servers.factory import (
     means_of,
     takes_keep_alive,
 )
-from custom_components.home_agent.servers.messages import ChatRequest, LoadRequest
+from custom_components.home_agent.servers.messages import (
+    ChatRequest,
+    LoadRequest,
+    ToolSpec,
+)
 from tests.servers.openai import OpenAIStandIn
 from tests.servers.others import (
     DockerModelRunnerStandIn,
@@ -297,6 +303,30 @@ async def test_servers_with_fixed_models(
     assert "keep_alive" not in body
     models = await server.loaded_models()
     assert (models is None) is (kind is ServerKind.TABBYAPI)
+
+
+async def test_v_llm_counts(hass: HomeAssistant, openai: OpenAIStandIn) -> None:
+    """With messages and tools, as a chat has them."""
+
+    async def tokenize(request: web.Request, body: Any) -> web.Response:
+        return web.json_response({"count": 7, "max_model_len": 8192, "tokens": []})
+
+    openai.routes["POST", "/tokenize"] = tokenize
+    connection = Connection(f"{openai.url}/v1", kind=ServerKind.VLLM)
+    server = await connect(async_get_clientsession(hass), connection)
+    tool: ToolSpec = {"name": "x", "description": "", "parameters": {}}
+    for tools in ([], [tool]):
+        request = replace(ask(), tools=tools)
+        assert await server.count_tokens(request) == 7
+        await server.chat(request)
+        counted, asked = openai.requests[-2:]
+        assert counted.path == "/tokenize"
+        for key in ("model", "messages", "tools"):
+            assert counted.body.get(key) == asked.body.get(key)
+    # Others do not count.
+    connection = Connection(openai.url, kind=ServerKind.OPENAI_COMPATIBLE)
+    server = await connect(async_get_clientsession(hass), connection)
+    assert await server.count_tokens(ask()) is None
 
 
 async def test_lite_llm_is_not_warmed(

@@ -7,8 +7,13 @@ from typing import Any
 from freezegun.api import FrozenDateTimeFactory
 from homeassistant.components import conversation
 from homeassistant.components.homeassistant.exposed_entities import async_expose_entity
-from homeassistant.core import HomeAssistant
-from homeassistant.helpers import issue_registry as ir, llm
+from homeassistant.core import Context, HomeAssistant
+from homeassistant.helpers import (
+    area_registry as ar,
+    device_registry as dr,
+    issue_registry as ir,
+    llm,
+)
 from homeassistant.util import dt as dt_util
 import pytest
 from pytest_homeassistant_custom_component.common import (
@@ -173,6 +178,39 @@ async def test_the_search_tool_finds_the_rest(
         '{"entities":[{"names":"Kitchen Light","domain":"light",'
         '"areas":"Kitchen","floor":"Ground Floor","state":"on"}]}'
     )
+
+
+async def test_the_room_that_the_question_comes_from(
+    home: HomeAssistant, ollama: OllamaStandIn, make_entry: MakeEntry
+) -> None:
+    """By the satellite that heard it; and it knows its room as ever."""
+    for number in range(20):
+        add(home, "light", f"Light {number}", area="Hall")
+    entry = await make_entry(
+        ollama.url, conversation=RETRIEVAL | {"retrieval_limit": 4}
+    )
+    bedroom = ar.async_get(home).async_get_area_by_name("Bedroom")
+    assert bedroom
+    registry = dr.async_get(home)
+    satellite = registry.async_get_or_create(
+        config_entry_id=entry.entry_id, identifiers={("test", "satellite")}
+    )
+    registry.async_update_device(satellite.id, area_id=bedroom.id)
+    for device_id in (None, satellite.id):
+        await conversation.async_converse(
+            home,
+            "Hello, light",
+            None,
+            Context(),
+            language="en",
+            agent_id="conversation.agent",
+            device_id=device_id,
+        )
+    anywhere, there = (questions(messages)[-1] for messages in chats(ollama)[:2])
+    assert "Reading Lamp" not in anywhere
+    assert "- Reading Lamp (light, Bedroom): off" in there
+    assert anywhere.count("\n- ") == there.count("\n- ") == 4
+    assert "You are in area Bedroom" in chats(ollama)[1][0]["content"]
 
 
 async def test_hidden_entities_are_told_no_more(
