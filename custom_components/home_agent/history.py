@@ -3,13 +3,16 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from typing import Final
 
 from homeassistant.components import conversation
 from homeassistant.components.conversation import ChatLog, Content, UserContent
 from homeassistant.core import callback
 from homeassistant.helpers.chat_session import current_session
 
-_ENTITIES = "Entities that may be meant, with their states at this moment:"
+_ENTITIES: Final = "Entities that may be meant, with their states at this moment:"
+# So many are worth more than what was said before.
+_FEW: Final = 3
 
 
 @dataclass(slots=True)
@@ -72,22 +75,26 @@ class History:
         if self._max_rounds > 0 and too_many > self._dropped:
             block = max(1, self._max_rounds // 2)
             self._dropped = -(-too_many // block) * block
-        if not self._dropped:
+        if not (dropped := min(self._dropped, max(0, len(rounds) - 1))):
             return list(content)
-        return [content[0], *content[rounds[self._dropped] :]]
+        return [content[0], *content[rounds[dropped] :]]
 
     def shorten(self, content: Sequence[Content]) -> bool:
         """Tell less: fewer entities with the question, then half of the rounds.
 
-        Return whether there was anything to leave out. What was sent once is not
-        changed, only left out.
+        The last few entities go only when there is no round left to go. Return
+        whether there was anything to leave out. What was sent once is not changed,
+        only left out.
         """
-        if self._is_new and (entities := self._contexts[-1][1].entities):
-            del entities[len(entities) // 2 :]
-            return True
-        if (before := len(_rounds(content)) - 1 - self._dropped) < 1:
+        entities = self._contexts[-1][1].entities if self._is_new else []
+        if len(entities) > _FEW:
+            del entities[max(_FEW, len(entities) // 2) :]
+        elif (before := len(_rounds(content)) - 1 - self._dropped) > 0:
+            self._dropped += -(-before // 2)
+        elif entities:
+            entities.clear()
+        else:
             return False
-        self._dropped += -(-before // 2)
         return True
 
 

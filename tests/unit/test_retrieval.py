@@ -6,6 +6,7 @@ from typing import Any
 
 from freezegun.api import FrozenDateTimeFactory
 from homeassistant.components import conversation
+from homeassistant.components.conversation import SystemContent, UserContent
 from homeassistant.components.homeassistant.exposed_entities import async_expose_entity
 from homeassistant.core import Context, HomeAssistant
 from homeassistant.helpers import (
@@ -23,6 +24,7 @@ from pytest_homeassistant_custom_component.common import (
 
 from custom_components.home_agent import retrieval
 from custom_components.home_agent.const import DOMAIN
+from custom_components.home_agent.history import History, TurnContext
 from custom_components.home_agent.live_state import live_state
 from tests.conftest import MakeEntry, say, speech
 from tests.servers import OllamaStandIn, Reply, ToolUse
@@ -385,7 +387,7 @@ async def test_entities_give_way_first(
     """Then old rounds; the user is told once what would help."""
     for number in range(60):
         add(home, "light", f"Lamp number {number} with a rather long name", area="Hall")
-    options = {"llm_num_ctx": 2048, "retrieval_limit": 50, "llm_warm_up": True}
+    options = {"llm_num_ctx": 2560, "retrieval_limit": 50, "llm_warm_up": True}
     await make_entry(ollama.url, conversation=RETRIEVAL | options)
     await home.async_block_till_done(wait_background_tasks=True)
     ollama.requests.clear()
@@ -400,7 +402,7 @@ async def test_entities_give_way_first(
     assert 0 < counts[0] < 50
     rounds = [len(questions(messages)) for messages in chats(ollama)]
     assert min(rounds[1:]) < max(rounds) < 12
-    assert max(ollama.evaluated_tokens) <= 2048
+    assert max(ollama.evaluated_tokens) <= 2560
     # One repair, which stays: the next short prompt does not take it back.
     assert all(len(issues) == 1 for issues in told)
     # Messages that were sent once have not changed.
@@ -409,6 +411,34 @@ async def test_entities_give_way_first(
         for text in questions(messages):
             asked = text.rpartition("\n\n")[2]
             assert seen.setdefault(asked, text) == text
+
+
+def test_what_is_left_out_first() -> None:
+    """Entities down to a few, rounds by halves, and then the last entities."""
+    history = History(max_rounds=0)
+    content: list[conversation.Content] = [SystemContent("")]
+    for number in range(6):
+        question = UserContent(f"Question {number}")
+        content.append(question)
+        lines = [f"- {line}" for line in range(10)]
+        history.begin_turn(question, TurnContext(lines))
+        if number < 5:
+            history.sent()
+    seen = []
+    while True:
+        told = history.told(content)
+        seen.append((len(told) - 1, history.context_of(question).count("- ")))
+        if not history.shorten(content):
+            break
+    assert seen == [(6, 10), (6, 5), (6, 3), (3, 3), (2, 3), (1, 3), (1, 0)]
+    # What was sent with earlier questions is as it was.
+    first = content[1]
+    assert isinstance(first, UserContent)
+    assert history.context_of(first).count("- ") == 10
+    # In the same turn, after a tool, nothing that was sent is changed.
+    history.begin_turn(question, TurnContext(["- 1"] * 10))
+    history.sent()
+    assert not history.shorten(content)
 
 
 async def test_the_server_counts(
