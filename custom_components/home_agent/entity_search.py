@@ -220,6 +220,8 @@ class EntitySearch:
             asked.add_done_callback(_forgotten)
         except ModelServerError as err:
             _LOGGER.warning("Searching by words only: %s", err.log_text)
+        except IndexOutdated:
+            _LOGGER.debug("Searching by words only: the entry was unloaded")
         return None
 
     async def _async_said(

@@ -45,7 +45,7 @@ FORMER_KEEP_ALIVE: Final = KeepAlive.parse("1m")
 
 
 class IndexOutdated(Exception):
-    """The index was made by another model than the one that embeds questions."""
+    """The index was made by another model, or is not used any more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +108,7 @@ class VectorDBManager:
         self.progressed = Listeners[()]()
         self._syncing: asyncio.Task[Any] | None = None
         self._tracking = False
+        self._is_stopped = False
         self._unsubscribe: list[CALLBACK_TYPE] = []
         self._retry_in = RETRY_FIRST
         self._cancel_retry: CALLBACK_TYPE | None = None
@@ -138,8 +139,9 @@ class VectorDBManager:
         ]
 
     async def async_stop(self) -> None:
-        """End the indexing and close the file."""
+        """End the indexing and close the store."""
         self._tracking = False
+        self._is_stopped = True
         while self._unsubscribe:
             self._unsubscribe.pop()()
         self._debouncer.async_shutdown()
@@ -185,8 +187,11 @@ class VectorDBManager:
         """Return a question as a vector.
 
         While a new model makes its index, the one before it answers. Raise a
-        ModelServerError if the question cannot be embedded.
+        ModelServerError if the question cannot be embedded, and IndexOutdated if its
+        entry has been unloaded.
         """
+        if self._is_stopped:
+            raise IndexOutdated
         index = await self._async_open()
         if (former := self._former) is not None:
             text = f"{former.prompts.question}{question}"

@@ -427,3 +427,30 @@ async def test_what_has_changed_is_found_at_once(
     assert ids(await find(home, "fountain")) == [new]
     async_expose_entity(home, conversation.DOMAIN, new, False)
     assert ids(await find(home, "fountain")) == []
+
+
+async def test_a_search_under_way_when_its_entry_is_unloaded(
+    home: HomeAssistant, ollama: OllamaStandIn, make_entry: MakeEntry
+) -> None:
+    """It ends by words, and does not open the index again."""
+    entry = await make_entry(ollama.url, conversation={}, embedding={})
+    await index(home, ollama)
+    (manager,) = entry.runtime_data.vector_db_managers.values()
+    ollama.requests.clear()
+    ollama.hold()
+    searching = home.async_create_task(
+        entity_search(home).async_search("reading lamp", 5, manager=manager)
+    )
+    for _ in range(2000):
+        await asyncio.sleep(0)
+    assert ollama.sent("/api/embed")
+    await home.config_entries.async_unload(entry.entry_id)
+    ollama.release()
+    result = await searching
+    assert result.mode == "lexical"
+    assert [match.entity.entity_id for match in result.matches] == [
+        "light.reading_lamp"
+    ]
+    result = await entity_search(home).async_search("reading lamp", 5, manager=manager)
+    assert result.mode == "lexical"
+    assert manager._index is None
