@@ -86,6 +86,24 @@ async def test_a_question_brings_its_entities(
     assert shared in raws[1]
 
 
+@pytest.mark.parametrize(("embedding", "mode"), [(None, "lexical"), ({}, "hybrid")])
+async def test_a_trace_says_what_was_found(
+    home: HomeAssistant,
+    ollama: OllamaStandIn,
+    make_entry: MakeEntry,
+    embedding: dict[str, Any] | None,
+    mode: str,
+) -> None:
+    """And by which ballots, in Home Assistant's trace of the conversation."""
+    await make_entry(ollama.url, conversation=RETRIEVAL, embedding=embedding)
+    await say(home, "Is the reading lamp on?")
+    *_, trace = conversation.trace.async_get_traces()
+    details = [event["data"] for event in trace.as_dict()["events"]]
+    (told,) = [data for data in details if data and "retrieved" in data]
+    assert told["retrieved"][:1] == ["light.reading_lamp"]
+    assert told["search_mode"] == mode
+
+
 async def test_the_cache_holds(
     home: HomeAssistant, ollama: OllamaStandIn, make_entry: MakeEntry
 ) -> None:
