@@ -9,8 +9,7 @@ from homeassistant.core import HomeAssistant
 from homeassistant.helpers import llm
 from homeassistant.util.ulid import ulid_now
 
-from .const import CONF_SUBENTRY_ID, DOMAIN
-from .data import embedding_manager
+from .const import DOMAIN
 from .entity_mode import uses_retrieval
 from .retrieval_api import AssistByRetrieval
 
@@ -69,9 +68,8 @@ class AgentAPI(llm.API):
         """Return the APIs that the user chose, as one."""
         if not retrieves:
             return await llm.async_get_api(self.hass, self._api_ids, llm_context)
-        manager = embedding_manager(self.hass, self._config.get(CONF_SUBENTRY_ID))
         apis: list[llm.API] = [
-            AssistByRetrieval(self.hass, manager)
+            AssistByRetrieval(self.hass)
             if api_id == llm.LLM_API_ASSIST
             else _ChosenAPI(hass=self.hass, id=api_id, name=api_id)
             for api_id in self._api_ids

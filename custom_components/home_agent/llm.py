@@ -23,9 +23,9 @@ def async_get_tools(
         DOMAIN
     )
     for entry in entries:
-        for subentry_id, manager in entry.runtime_data.vector_db_managers.items():
+        for subentry_id in entry.runtime_data.vector_db_managers:
             data = entry.subentries[subentry_id].data
             if data.get(CONF_EMBEDDING_SEARCH_TOOL, True):
                 # One is enough: all indexes hold the same entities.
-                return LLMTools(tools=[SearchEntitiesTool(manager)])
+                return LLMTools(tools=[SearchEntitiesTool()])
     return None

@@ -11,7 +11,6 @@ from homeassistant.util.hass_dict import HassKey
 
 from .exposed_entities import async_get_exposed_entities
 from .tools.search_entities import SearchEntitiesTool
-from .vector_db_manager import VectorDBManager
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -35,10 +34,9 @@ class AssistByRetrieval(llm.API):
     as Assist asks.
     """
 
-    def __init__(self, hass: HomeAssistant, manager: VectorDBManager | None) -> None:
-        """Search with the embeddings of manager, if there are any."""
+    def __init__(self, hass: HomeAssistant) -> None:
+        """Take the place of Assist."""
         super().__init__(hass=hass, id=llm.LLM_API_ASSIST, name="Assist by retrieval")
-        self._manager = manager
 
     @staticmethod
     def is_possible(hass: HomeAssistant) -> bool:
@@ -60,7 +58,7 @@ class AssistByRetrieval(llm.API):
                 tools += given.tools
                 prompts.append(given.prompt or "")
         if all(tool.name != SearchEntitiesTool.name for tool in tools):
-            tools.append(SearchEntitiesTool(self._manager))
+            tools.append(SearchEntitiesTool())
         return llm.APIInstance(
             api=self,
             api_prompt="\n".join(filter(None, prompts)),

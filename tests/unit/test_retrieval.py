@@ -95,7 +95,12 @@ async def test_a_trace_says_what_was_found(
     mode: str,
 ) -> None:
     """And by which ballots, in Home Assistant's trace of the conversation."""
-    await make_entry(ollama.url, conversation=RETRIEVAL, embedding=embedding)
+    await make_entry(
+        ollama.url,
+        conversation=RETRIEVAL,
+        embedding=embedding,
+        external_llm={"external_llm_model": "llama3.2:70b"},
+    )
     await say(home, "Is the reading lamp on?")
     *_, trace = conversation.trace.async_get_traces()
     details = [event["data"] for event in trace.as_dict()["events"]]

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 import logging
-from typing import Any, Final, override
+from typing import Any, Final, Self, override
 
 from homeassistant.components import conversation
 from homeassistant.components.conversation.chat_log import current_chat_log
@@ -87,6 +87,10 @@ class ExternalLLMTool(llm.Tool):
         )
         self._config = config
         self._role = ModelRole(hass, config, Role.EXTERNAL_LLM)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        """Return the tool itself: Home Assistant copies the tools of its traces."""
+        return self
 
     @override
     async def async_call(

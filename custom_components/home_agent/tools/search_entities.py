@@ -7,9 +7,9 @@ from homeassistant.helpers import config_validation as cv, llm
 import probatio as vol
 
 from ..const import DOMAIN
+from ..data import embedding_manager
 from ..entity_search import EntityFilter, EntityMatch, entity_search
 from ..live_state import live_state
-from ..vector_db_manager import VectorDBManager
 
 DEFAULT_LIMIT: Final = 10
 MAX_LIMIT: Final = 50
@@ -49,10 +49,6 @@ class SearchEntitiesTool(llm.Tool):
         }
     )
 
-    def __init__(self, manager: VectorDBManager | None) -> None:
-        """Search with the embeddings of manager, if there are any."""
-        self._manager = manager
-
     @override
     async def async_call(
         self,
@@ -69,7 +65,7 @@ class SearchEntitiesTool(llm.Tool):
         result = await entity_search(hass).async_search(
             arguments["query"],
             arguments["limit"],
-            manager=self._manager,
+            manager=embedding_manager(hass),
             where=EntityFilter(
                 domains=arguments.get("domain", ()),
                 areas=arguments.get("area", ()),
