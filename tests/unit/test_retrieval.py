@@ -194,6 +194,13 @@ async def test_the_search_tool_finds_the_rest(
     await make_entry(ollama.url, conversation=RETRIEVAL)
     named = {"friendly_name": "Kitchen Light"}
     home.states.async_set("light.kitchen_light", "on", named)
+    warm = ToolUse(SEARCH, {"query": "warm", "device_class": "temperature"})
+    ollama.brain.replies += [Reply(tools=(warm,)), Reply("One.")]
+    await say(home, "Where is it warm?")
+    assert chats(ollama)[-1][-1]["content"] == (
+        '{"entities":[{"names":"Bedroom Temperature","domain":"sensor",'
+        '"areas":"Bedroom","state":"19.5 °C"}]}'
+    )
     search = ToolUse(SEARCH, {"query": "burning", "domain": "light", "state": "on"})
     ollama.brain.replies += [Reply(tools=(search,)), Reply("One.")]
     await say(home, "Which ones are burning?")

@@ -41,6 +41,9 @@ class SearchEntitiesTool(llm.Tool):
                 cv.ensure_list, [str]
             ),
             vol.Optional(
+                "device_class", description="Only these kinds, such as 'window'"
+            ): vol.All(cv.ensure_list, [str]),
+            vol.Optional(
                 "state", description="Only those that are so now, such as 'on'"
             ): vol.All(cv.ensure_list, [str]),
             vol.Optional("limit", default=DEFAULT_LIMIT): vol.All(
@@ -69,6 +72,7 @@ class SearchEntitiesTool(llm.Tool):
             where=EntityFilter(
                 domains=arguments.get("domain", ()),
                 areas=arguments.get("area", ()),
+                device_classes=arguments.get("device_class", ()),
                 states=arguments.get("state", ()),
             ),
         )
