@@ -3,6 +3,7 @@
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing, nullcontext
 from dataclasses import asdict
+from functools import partial
 import logging
 from typing import Any, Final
 
@@ -24,6 +25,7 @@ from .const import (
     DOMAIN,
 )
 from .context_guard import async_prompt_size
+from .exposed_entities import is_exposed
 from .history import Histories, History
 from .keep_alive import KeepAlive
 from .model_use import Turn
@@ -73,6 +75,7 @@ class HomeAgent:
         """
         offered = tool_specs(chat_log.llm_api)
         history = self._histories.of(chat_log)
+        history.forget_hidden(partial(is_exposed, self.hass))
         with self._role.turn() as turn:
             if isinstance(question := chat_log.content[-1], conversation.UserContent):
                 context = await self._retrieval.async_context(

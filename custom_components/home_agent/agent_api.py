@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any, override
 
 from homeassistant.const import CONF_LLM_HASS_API
-from homeassistant.core import HomeAssistant
+from homeassistant.core import HomeAssistant, callback
 from homeassistant.helpers import llm
 from homeassistant.util.ulid import ulid_now
 
@@ -29,13 +29,22 @@ class AgentAPI(llm.API):
     ) -> None:
         """Offer the APIs of a flat configuration, and the tools.
 
-        The id is new each time: Home Assistant keeps the tools of a conversation
-        for as long as the id is the same (2026.11, chat_log.py).
+        The id is new each time, see renew.
         """
-        super().__init__(hass=hass, id=f"{DOMAIN}-{ulid_now()}", name="Home Agent")
+        super().__init__(hass=hass, id="", name="Home Agent")
+        self.renew()
         self._config = config
         self._api_ids: list[str] = config.get(CONF_LLM_HASS_API) or []
         self._tools = list(tools)
+
+    @callback
+    def renew(self) -> None:
+        """Let also conversations that have begun get a new prompt and new tools.
+
+        Home Assistant keeps them for as long as the id is the same (2026.11,
+        chat_log.py).
+        """
+        self.id = f"{DOMAIN}-{ulid_now()}"
 
     @override
     async def async_get_api_instance(

@@ -5,6 +5,9 @@ import logging
 from typing import Literal, override
 
 from homeassistant.components import conversation
+from homeassistant.components.homeassistant.exposed_entities import (
+    async_listen_entity_updates,
+)
 from homeassistant.config_entries import ConfigSubentry
 from homeassistant.const import CONF_LLM_HASS_API, CONF_PROMPT, MATCH_ALL
 from homeassistant.core import HomeAssistant
@@ -73,6 +76,13 @@ class HomeAgentConversationEntity(conversation.ConversationEntity):
     async def async_added_to_hass(self) -> None:
         """Take over who asked last: their prompt is the one to prime."""
         await super().async_added_to_hass()
+        if self._llm_api is not None:
+            # What was hidden is gone from the prompt of a conversation that goes on.
+            self.async_on_remove(
+                async_listen_entity_updates(
+                    self.hass, conversation.DOMAIN, self._llm_api.renew
+                )
+            )
         self._prefix.agent_id = self.entity_id
         if (extra := await self.async_get_last_extra_data()) is not None:
             self._prefix.restore(extra.as_dict())

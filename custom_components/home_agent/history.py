@@ -1,6 +1,6 @@
 """What of a conversation a model is told, and what it was told beside it."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Final
@@ -19,16 +19,16 @@ _FEW: Final = 3
 class TurnContext:
     """What a model is told beside one question, in front of it.
 
-    entities are lines, the best first; time is a sentence.
+    entities are lines by entity, the best first; time is a sentence.
     """
 
-    entities: list[str] = field(default_factory=list)
+    entities: dict[str, str] = field(default_factory=dict)
     time: str = ""
 
     @property
     def text(self) -> str:
         """Return it as the model reads it, "" if there is nothing to tell."""
-        lines = [_ENTITIES, *self.entities] if self.entities else []
+        lines = [_ENTITIES, *self.entities.values()] if self.entities else []
         return "\n".join([*lines, *filter(None, (self.time,))])
 
 
@@ -52,6 +52,13 @@ class History:
         """Tell context beside a question from now on."""
         self._contexts.append((question, context))
         self._is_new = True
+
+    def forget_hidden(self, is_exposed: Callable[[str], bool]) -> None:
+        """Tell no more, not even with earlier questions, of what was hidden since."""
+        for _, context in self._contexts:
+            for entity_id in list(context.entities):
+                if not is_exposed(entity_id):
+                    del context.entities[entity_id]
 
     def sent(self) -> None:
         """Keep the newest context as it is: the server has it in its cache."""
@@ -86,9 +93,10 @@ class History:
         whether there was anything to leave out. What was sent once is not changed,
         only left out.
         """
-        entities = self._contexts[-1][1].entities if self._is_new else []
+        entities = self._contexts[-1][1].entities if self._is_new else {}
         if len(entities) > _FEW:
-            del entities[max(_FEW, len(entities) // 2) :]
+            for entity_id in list(entities)[max(_FEW, len(entities) // 2) :]:
+                del entities[entity_id]
         elif (before := len(_rounds(content)) - 1 - self._dropped) > 0:
             self._dropped += -(-before // 2)
         elif entities:

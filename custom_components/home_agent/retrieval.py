@@ -52,9 +52,12 @@ class Retrieval:
                 here=_area_of(self._hass, api.llm_context.device_id),
                 patience=PATIENCE,
             )
-            context.entities = [_line(self._hass, match) for match in result.matches]
+            context.entities = {
+                match.entity.entity_id: _line(self._hass, match)
+                for match in result.matches
+            }
             # Who looks for a fault sees what was found, and whether by words only.
-            found = [match.entity.entity_id for match in result.matches]
+            found = list(context.entities)
             chat_log.async_trace({"retrieved": found, "search_mode": str(result.mode)})
         if self._tells_time or has_clock(chat_log.content):
             context.time = f"It is {dt_util.now():%A, %Y-%m-%d, %H:%M}."

@@ -245,19 +245,26 @@ async def test_the_room_that_the_question_comes_from(
     assert "You are in area Bedroom" in chats(ollama)[1][0]["content"]
 
 
+@pytest.mark.parametrize("mode", ["retrieval", "assist"])
 async def test_hidden_entities_are_told_no_more(
-    home: HomeAssistant, ollama: OllamaStandIn, make_entry: MakeEntry
+    home: HomeAssistant, ollama: OllamaStandIn, make_entry: MakeEntry, mode: str
 ) -> None:
-    """From the next question on; its area is gone with the next conversation."""
-    await make_entry(ollama.url, conversation=RETRIEVAL)
+    """From the next question on, in a conversation that has begun as well."""
+    await make_entry(ollama.url, conversation={"entity_mode": mode})
     first = await say(home, "Hello, lamp")
-    assert "Reading Lamp" in questions(chats(ollama)[-1])[-1]
+    told = str(chats(ollama)[-1])
+    assert "Reading Lamp" in told
+    assert "Bedroom" in told
     for hidden in ("light.reading_lamp", "sensor.bedroom_temperature"):
         async_expose_entity(home, conversation.DOMAIN, hidden, False)
     await say(home, "Hello, lamp", first.conversation_id)
-    assert questions(chats(ollama)[-1])[-1] == "Hello, lamp"
-    await say(home, "Hello, lamp")
-    assert "Bedroom" not in chats(ollama)[-1][0]["content"]
+    messages = chats(ollama)[-1]
+    assert len(questions(messages)) == 2
+    assert "Reading Lamp" not in str(messages)
+    assert "Bedroom" not in str(messages)
+    # Nothing else changes what was told.
+    await say(home, "Hello, kitchen", first.conversation_id)
+    assert chats(ollama)[-1][: len(messages)] == messages
 
 
 async def test_the_time_where_it_is_wanted(
@@ -450,7 +457,7 @@ def test_what_is_left_out_first() -> None:
     for number in range(6):
         question = UserContent(f"Question {number}")
         content.append(question)
-        lines = [f"- {line}" for line in range(10)]
+        lines = {f"light.{line}": f"- {line}" for line in range(10)}
         history.begin_turn(question, TurnContext(lines))
         if number < 5:
             history.sent()
@@ -466,7 +473,7 @@ def test_what_is_left_out_first() -> None:
     assert isinstance(first, UserContent)
     assert history.context_of(first).count("- ") == 10
     # In the same turn, after a tool, nothing that was sent is changed.
-    history.begin_turn(question, TurnContext(["- 1"] * 10))
+    history.begin_turn(question, TurnContext({"light.1": "- 1"}))
     history.sent()
     assert not history.shorten(content)
 
