@@ -1,7 +1,7 @@
 """Embeddings: which entities are indexed, and what is like a question."""
 
 import asyncio
-from collections.abc import Collection, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from itertools import batched, compress
@@ -104,6 +104,11 @@ class VectorDBManager:
         self._former: Index | None = None
         self._opening = asyncio.Lock()
         self._one_sync = asyncio.Lock()
+        # Cleared while a backup is made.
+        self._writable = asyncio.Event()
+        self._writable.set()
+        # No store is closed while something is removed from it.
+        self._removing = asyncio.Lock()
         self.progress = IndexProgress()
         self.progressed = Listeners[()]()
         self._syncing: asyncio.Task[Any] | None = None
@@ -120,7 +125,6 @@ class VectorDBManager:
             function=self._async_sync_or_retry,
             background=True,
         )
-
         self._remover = Debouncer(
             hass,
             _LOGGER,
@@ -150,9 +154,11 @@ class VectorDBManager:
         if self._syncing is not None:
             self._syncing.cancel()
             await asyncio.wait([self._syncing])
-        for index in filter(None, (self._index, self._former)):
-            await index.store.close()
-        self._index = self._former = None
+        await self._async_leave_former()
+        async with self._removing:
+            if self._index is not None:
+                index, self._index = self._index, None
+                await index.store.close()
 
     async def async_delete(self) -> None:
         """Remove the index from its store, which may be on a server.
@@ -249,7 +255,7 @@ class VectorDBManager:
         }
         stored = await store.texts()
         if gone := stored.keys() - wanted.keys():
-            await store.remove(gone)
+            await self._async_write(store.remove, gone)
         changed = {
             entity_id: text
             for entity_id, text in wanted.items()
@@ -263,12 +269,12 @@ class VectorDBManager:
                 "%s makes other vectors than before: indexing all entities anew",
                 self._role.model,
             )
-            await store.clear()
+            await self._async_write(store.clear)
             changed = wanted
             self._tell(indexed=0)
             await self._async_embed(store, changed)
         await self._async_leave_former()
-        await store.drop_other_models()
+        await self._async_write(store.drop_other_models)
         self._tell(failures=0, error="")
         return SyncResult(len(wanted), len(changed), len(gone))
 
@@ -284,7 +290,8 @@ class VectorDBManager:
             shown = [is_exposed(self.hass, entity_id) for entity_id, _ in batch]
             if any(shown):
                 rows = list(compress(vectors, shown))
-                await store.put(dict(compress(batch, shown)), rows)
+                texts_shown = dict(compress(batch, shown))
+                await self._async_write(store.put, texts_shown, rows)
             self._tell(indexed=self.progress.indexed + len(batch))
 
     @callback
@@ -295,14 +302,21 @@ class VectorDBManager:
 
     async def async_hold_writes(self) -> None:
         """Write everything into the one file, and nothing more until released."""
+        self._writable.clear()
         if self._index is not None:
-            await self._index.store.hold_writes()
+            await self._index.store.checkpoint()
 
     @callback
     def release_writes(self) -> None:
         """Go on writing."""
-        if self._index is not None:
-            self._index.store.release_writes()
+        self._writable.set()
+
+    async def _async_write[*Ts](
+        self, write: Callable[[*Ts], Awaitable[None]], *args: *Ts
+    ) -> None:
+        """Write into a store, unless a backup is being made: then after it."""
+        await self._writable.wait()
+        await write(*args)
 
     async def _async_open(self) -> Index:
         """Return the index, opened when first needed.
@@ -324,9 +338,10 @@ class VectorDBManager:
 
     async def _async_leave_former(self) -> None:
         """Let the model before answer no more."""
-        if self._former is not None:
-            former, self._former = self._former, None
-            await former.store.close()
+        async with self._removing:
+            if self._former is not None:
+                former, self._former = self._former, None
+                await former.store.close()
 
     async def _async_on_started(self, hass: HomeAssistant) -> None:
         """Index in the background as soon as everything is there."""
@@ -341,14 +356,16 @@ class VectorDBManager:
 
     async def _async_remove_hidden(self) -> None:
         """Remove what is not exposed any more from the index."""
-        for index in filter(None, (self._index, self._former)):
-            try:
-                stored = await index.store.texts()
-                gone = [key for key in stored if not is_exposed(self.hass, key)]
-                if gone:
-                    await index.store.remove(gone)
-            except ModelServerError as err:
-                _LOGGER.debug("Cannot remove from the index now: %s", err.log_text)
+        await self._writable.wait()
+        async with self._removing:
+            for index in filter(None, (self._index, self._former)):
+                try:
+                    stored = await index.store.texts()
+                    gone = [key for key in stored if not is_exposed(self.hass, key)]
+                    if gone:
+                        await index.store.remove(gone)
+                except ModelServerError as err:
+                    _LOGGER.debug("Cannot remove from the index: %s", err.log_text)
 
     @callback
     def _schedule_sync(self) -> None:

@@ -506,3 +506,21 @@ async def test_hidden_while_it_is_embedded(
     stored = await manager._index.store.texts()
     assert len(stored) == 3
     assert "light.reading_lamp" not in stored
+
+
+async def test_an_index_that_is_opened_while_a_backup_is_made(
+    home: HomeAssistant, ollama: OllamaStandIn, make_entry: MakeEntry
+) -> None:
+    """It is not written into either, until the backup is done."""
+    entry = await make_entry(ollama.url, embedding={})
+    (manager,) = entry.runtime_data.vector_db_managers.values()
+    assert manager._index is None
+    await backup.async_pre_backup(home)
+    syncing = home.async_create_task(manager.async_sync())
+    for _ in range(2000):
+        await asyncio.sleep(0)
+    assert ollama.sent("/api/embed")
+    assert await manager._index.store.texts() == {}
+    await backup.async_post_backup(home)
+    await syncing
+    assert len(await manager._index.store.texts()) == 4

@@ -58,15 +58,8 @@ class VectorStore(ABC):
         """Remove everything of all models; the store is closed then."""
 
     @abstractmethod
-    async def hold_writes(self) -> None:
-        """Write everything that is in files of ours, and nothing more until released.
-
-        For a backup of them.
-        """
-
-    @abstractmethod
-    def release_writes(self) -> None:
-        """Go on writing."""
+    async def checkpoint(self) -> None:
+        """Write everything into the one file, for a backup of it."""
 
     @abstractmethod
     async def close(self) -> None:

@@ -110,7 +110,7 @@ class ChromaStore(VectorStore):
     @override
     async def clear(self) -> None:
         """Remove the collection and make a new one, of vectors of any length."""
-        await self._drop(self._model)
+        await self._drop((await self._ours())[self._model])
         await self._make()
 
     @override
@@ -139,33 +139,31 @@ class ChromaStore(VectorStore):
 
     @override
     async def other_model(self) -> str | None:
-        """Return another model that something is stored of, None if there is none."""
-        for model, collection in (await self._ours()).items():
-            count = await self._http.get(f"{self._url}/{collection['id']}/count")
-            if model != self._model and count:
-                return model
-        return None
+        """Return the other model that most is stored of, None if there is none."""
+        counts = {
+            model: await self._http.get(f"{self._url}/{collection['id']}/count")
+            for model, collection in (await self._ours()).items()
+            if model != self._model
+        }
+        most = max(counts, key=counts.__getitem__, default=None)
+        return most if most is not None and counts[most] else None
 
     @override
     async def drop_other_models(self) -> None:
         """Remove what is stored of models that are used no more."""
-        for model in await self._ours():
+        for model, collection in (await self._ours()).items():
             if model != self._model:
-                await self._drop(model)
+                await self._drop(collection)
 
     @override
     async def delete(self) -> None:
         """Remove the collections of all models."""
-        for model in await self._ours():
-            await self._drop(model)
+        for collection in (await self._ours()).values():
+            await self._drop(collection)
 
     @override
-    async def hold_writes(self) -> None:
+    async def checkpoint(self) -> None:
         """Do nothing: no file here is the store's."""
-
-    @override
-    def release_writes(self) -> None:
-        """Do nothing."""
 
     @override
     async def close(self) -> None:
@@ -181,10 +179,10 @@ class ChromaStore(VectorStore):
         if vector and stored and len(vector) != stored:
             raise DimensionChanged
 
-    async def _drop(self, model: str) -> None:
-        """Remove the collection of a model."""
-        name = (await self._ours())[model]["name"]
-        async with self._http.request("DELETE", f"{self._url}/{name}"):
+    async def _drop(self, collection: Mapping[str, Any]) -> None:
+        """Remove a collection."""
+        url = f"{self._url}/{collection['name']}"
+        async with self._http.request("DELETE", url):
             pass
 
     async def _post(self, what: str, body: Mapping[str, Any]) -> Any:

@@ -18,8 +18,6 @@ class EmbeddedStore(VectorStore):
         """Call store in the one thread of executor: its connection belongs to it."""
         self._executor = executor
         self._store = store
-        self._writable = asyncio.Event()
-        self._writable.set()
 
     @classmethod
     async def open(cls, path: Path, model: str) -> Self:
@@ -37,17 +35,17 @@ class EmbeddedStore(VectorStore):
     @override
     async def put(self, texts: Mapping[str, str], vectors: list[list[float]]) -> None:
         """Store texts by key with their vectors."""
-        await self._write(self._store.put, texts, vectors)
+        await self._run(self._store.put, texts, vectors)
 
     @override
     async def remove(self, keys: Iterable[str]) -> None:
         """Remove keys and their vectors."""
-        await self._write(self._store.remove, keys)
+        await self._run(self._store.remove, keys)
 
     @override
     async def clear(self) -> None:
         """Remove everything of this model."""
-        await self._write(self._store.clear)
+        await self._run(self._store.clear)
 
     @override
     async def search(
@@ -64,7 +62,7 @@ class EmbeddedStore(VectorStore):
     @override
     async def drop_other_models(self) -> None:
         """Remove what is stored of models that are used no more."""
-        await self._write(self._store.drop_other_models)
+        await self._run(self._store.drop_other_models)
 
     @override
     async def delete(self) -> None:
@@ -73,15 +71,9 @@ class EmbeddedStore(VectorStore):
         await self._shut_down()
 
     @override
-    async def hold_writes(self) -> None:
-        """Write everything into the one file, and nothing more until released."""
-        self._writable.clear()
+    async def checkpoint(self) -> None:
+        """Write everything into the one file, for a backup of it."""
         await self._run(self._store.checkpoint)
-
-    @override
-    def release_writes(self) -> None:
-        """Go on writing."""
-        self._writable.set()
 
     @override
     async def close(self) -> None:
@@ -97,8 +89,3 @@ class EmbeddedStore(VectorStore):
         """Run a blocking call in the store's own thread."""
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._executor, target, *args)
-
-    async def _write[*Ts](self, target: Callable[[*Ts], None], *args: *Ts) -> None:
-        """Run a call that writes, unless a backup is being made: then after it."""
-        await self._writable.wait()
-        await self._run(target, *args)
