@@ -100,13 +100,7 @@ async def _async_search_entities(call: ServiceCall) -> ServiceResponse:
         data["query"],
         data["limit"],
         manager=_manager(call.hass, data.get(ATTR_CONFIG_ENTRY_ID)),
-        where=EntityFilter(
-            domains=data.get("domain", ()),
-            areas=data.get("area", ()),
-            device_classes=data.get("device_class", ()),
-            states=data.get("state", ()),
-            all_categories=data["all_categories"],
-        ),
+        where=EntityFilter.from_arguments(data),
     )
     return {
         "entities": [

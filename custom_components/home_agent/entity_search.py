@@ -1,12 +1,12 @@
 """Find exposed entities by two ballots: what is meant, and the words that are said."""
 
 import asyncio
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 import logging
 import sqlite3
-from typing import Final
+from typing import Any, Final, Self
 
 from homeassistant.core import HomeAssistant, State, callback
 from homeassistant.util.hass_dict import HassKey
@@ -55,6 +55,17 @@ class EntityFilter:
     device_classes: Sequence[str] = ()
     states: Sequence[str] = ()
     all_categories: bool = False
+
+    @classmethod
+    def from_arguments(cls, arguments: Mapping[str, Any]) -> Self:
+        """Return the filter of a tool's or an action's arguments, all optional."""
+        return cls(
+            domains=arguments.get("domain", ()),
+            areas=arguments.get("area", ()),
+            device_classes=arguments.get("device_class", ()),
+            states=arguments.get("state", ()),
+            all_categories=arguments.get("all_categories", False),
+        )
 
     @property
     def narrows(self) -> bool:
@@ -137,7 +148,7 @@ class EntitySearch:
         word fits.
         """
         states = self._hass.states
-        exposed = self._async_exposed()
+        exposed = self.async_exposed()
         allowed = {
             key
             for key, entity in exposed.items()
@@ -165,7 +176,7 @@ class EntitySearch:
         return SearchResult(matches, mode)
 
     @callback
-    def _async_exposed(self) -> dict[str, ExposedEntity]:
+    def async_exposed(self) -> dict[str, ExposedEntity]:
         """Return the exposed entities, described anew when they have changed."""
         if not self._is_tracking:
             # As long as Home Assistant runs: all entries search here.

@@ -9,7 +9,7 @@ from homeassistant.core import HomeAssistant, callback
 from homeassistant.helpers import llm
 from homeassistant.util.hass_dict import HassKey
 
-from .exposed_entities import async_get_exposed_entities
+from .entity_search import entity_search
 from .tools.search_entities import SearchEntitiesTool
 
 _LOGGER = logging.getLogger(__name__)
@@ -87,7 +87,7 @@ def _given(
 def _overview(hass: HomeAssistant) -> str:
     """Return the areas of the exposed entities, with what is in them."""
     areas: dict[str, set[str]] = {}
-    for entity in async_get_exposed_entities(hass).values():
+    for entity in entity_search(hass).async_exposed().values():
         if entity.areas:
             name = ", ".join(entity.areas)
             place = f"{name} (floor {entity.floor})" if entity.floor else name

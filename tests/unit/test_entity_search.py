@@ -10,6 +10,7 @@ from homeassistant.const import EntityCategory
 from homeassistant.core import HomeAssistant
 from homeassistant.helpers import area_registry as ar, entity_registry as er
 import pytest
+from pytest_homeassistant_custom_component.common import MockConfigEntry
 
 from custom_components.home_agent.const import DOMAIN
 from custom_components.home_agent.entity_search import entity_search, fused
@@ -350,20 +351,26 @@ async def test_what_a_model_wants_to_read_first(
     assert bool(question) or text == "something to read by"
 
 
+async def take_another_model(
+    hass: HomeAssistant, ollama: OllamaStandIn, entry: MockConfigEntry
+) -> None:
+    """Let the entry use a new embedding model, whose index is not made yet."""
+    name = "all-minilm:latest"
+    ollama.models[name] = StandInModel(name, ("embedding",), dimension=64)
+    (subentry,) = entry.get_subentries_of_type("embedding")
+    changed = {**subentry.data, "embedding_model": "all-minilm"}
+    hass.config_entries.async_update_subentry(entry, subentry, data=changed)
+    await hass.async_block_till_done()
+
+
 async def test_the_model_before_answers_until_the_index_is_made(
     home: HomeAssistant, ollama: OllamaStandIn, make_entry: MakeEntry
 ) -> None:
     """A new embedding model makes its own index meanwhile; then the old one goes."""
-    ollama.models["all-minilm:latest"] = StandInModel(
-        "all-minilm:latest", ("embedding",), dimension=64
-    )
     entry = await make_entry(ollama.url, conversation={}, embedding={})
     await index(home, ollama)
-    (_, subentry) = entry.subentries.values()
     ollama.requests.clear()
-    changed = {**subentry.data, "embedding_model": "all-minilm"}
-    home.config_entries.async_update_subentry(entry, subentry, data=changed)
-    await home.async_block_till_done()
+    await take_another_model(home, ollama, entry)
     answer = await find(home, "lamp for reading")
     assert ids(answer)[0] == "light.reading_lamp"
     assert answer["mode"] == "hybrid"
@@ -387,16 +394,10 @@ async def test_a_model_before_that_is_gone(
     home: HomeAssistant, ollama: OllamaStandIn, make_entry: MakeEntry
 ) -> None:
     """Then the new one answers, with what it has indexed so far, and words."""
-    ollama.models["all-minilm:latest"] = StandInModel(
-        "all-minilm:latest", ("embedding",), dimension=64
-    )
     entry = await make_entry(ollama.url, conversation={}, embedding={})
     await index(home, ollama)
-    (_, subentry) = entry.subentries.values()
     del ollama.models["nomic-embed-text:latest"]
-    changed = {**subentry.data, "embedding_model": "all-minilm"}
-    home.config_entries.async_update_subentry(entry, subentry, data=changed)
-    await home.async_block_till_done()
+    await take_another_model(home, ollama, entry)
     for _ in range(2):
         assert ids(await find(home, "reading lamp")) == ["light.reading_lamp"]
     models = [body["model"] for body in ollama.sent("/api/embed")]

@@ -69,12 +69,7 @@ class SearchEntitiesTool(llm.Tool):
             arguments["query"],
             arguments["limit"],
             manager=embedding_manager(hass),
-            where=EntityFilter(
-                domains=arguments.get("domain", ()),
-                areas=arguments.get("area", ()),
-                device_classes=arguments.get("device_class", ()),
-                states=arguments.get("state", ()),
-            ),
+            where=EntityFilter.from_arguments(arguments),
         )
         return llm.ToolResult(
             data={"entities": [for_model(hass, match) for match in result.matches]}
