@@ -32,7 +32,7 @@ from pytest_homeassistant_custom_component.common import (
 
 import custom_components.home_agent
 from custom_components.home_agent.const import DOMAIN
-from custom_components.home_agent.model_use import SIGNAL_TURN, TurnFigures
+from custom_components.home_agent.model.use import SIGNAL_TURN, TurnFigures
 from scripts import llama_cpp_server
 
 assert tests.ha_2026_11

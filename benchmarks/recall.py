@@ -30,8 +30,8 @@ from pytest_homeassistant_custom_component.common import (
 
 import custom_components.home_agent
 from custom_components.home_agent.const import DOMAIN
-from custom_components.home_agent.entity_search import entity_search
-from custom_components.home_agent.exposed_entities import async_get_exposed_entities
+from custom_components.home_agent.home.exposed import async_get_exposed_entities
+from custom_components.home_agent.search.entity_search import entity_search
 from custom_components.home_agent.vector_db_manager import VectorDBManager
 
 from .embedding_models import EmbeddingServer

@@ -11,22 +11,22 @@ from homeassistant.helpers import config_validation as cv
 from homeassistant.helpers.aiohttp_client import async_get_clientsession
 from homeassistant.helpers.typing import ConfigType
 
-from .actions import async_setup_actions
 from .const import CONF_LLM_SERVER_KIND, DOMAIN, SUBENTRY_EMBEDDING
 from .coordinator import shared_coordinator
-from .data import HomeAgentConfigEntry, HomeAgentData, merged_config, subentry_role
 from .device import async_register_devices
-from .issues import ResidencyChecks, check_index, forget_gone
-from .loader import ModelLoader
-from .migration import async_migrate_from_version_1
-from .model_use import model_uses
-from .residency import ModelResidency
-from .role import Role, role_connection
+from .dialogs.migration import async_migrate_from_version_1
+from .model.role import Role, role_connection
+from .model.use import model_uses
+from .residency.checks import ResidencyChecks, check_index, forget_gone
+from .residency.loader import ModelLoader
+from .residency.state import ModelResidency
+from .residency.warm_up import async_keep_warm
+from .runtime import HomeAgentConfigEntry, HomeAgentData, merged_config, subentry_role
 from .servers.address import server_root
 from .servers.errors import InvalidAuth, ModelServerError
 from .servers.factory import connect
+from .services import async_setup_actions
 from .vector_db_manager import VectorDBManager
-from .warm_up import async_keep_warm
 
 _LOGGER = logging.getLogger(__name__)
 

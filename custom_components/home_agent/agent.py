@@ -24,15 +24,15 @@ from .const import (
     DEFAULT_MAX_HISTORY,
     DOMAIN,
 )
-from .context_guard import async_prompt_size
-from .exposed_entities import is_exposed
-from .history import Histories, History
+from .home.exposed import is_exposed
 from .keep_alive import KeepAlive
-from .model_use import Turn
-from .priming import prefix_key
-from .prompt import async_messages, tool_specs
-from .retrieval import Retrieval
-from .role import ModelRole, Role
+from .model.role import ModelRole, Role
+from .model.use import Turn
+from .prompt.context_size import async_prompt_size
+from .prompt.history import Histories, History
+from .prompt.messages import async_messages, tool_specs
+from .prompt.prefix import prefix_key
+from .prompt.retrieval import Retrieval
 from .servers.errors import ConnectionLost
 from .servers.messages import (
     ChatAnswer,

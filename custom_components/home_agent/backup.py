@@ -5,7 +5,7 @@ import asyncio
 from homeassistant.core import HomeAssistant
 
 from .const import DOMAIN
-from .data import HomeAgentConfigEntry
+from .runtime import HomeAgentConfigEntry
 from .vector_db_manager import VectorDBManager
 
 

@@ -9,9 +9,9 @@ from homeassistant.const import EntityCategory
 from homeassistant.core import HomeAssistant
 from homeassistant.helpers.entity_platform import AddConfigEntryEntitiesCallback
 
-from .data import HomeAgentConfigEntry
 from .entity import ModelEntity
-from .loader import ModelLoader
+from .residency.loader import ModelLoader
+from .runtime import HomeAgentConfigEntry
 from .servers.base import Means
 
 # The server decides what it can do at once.

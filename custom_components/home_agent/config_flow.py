@@ -32,7 +32,7 @@ from .const import (
     SUBENTRY_EMBEDDING,
     SUBENTRY_EXTERNAL_LLM,
 )
-from .forms import (
+from .dialogs.fields import (
     KIND_AUTOMATIC,
     Fields,
     address_fields,
@@ -43,15 +43,15 @@ from .forms import (
     server_kind_field,
     with_sections,
 )
+from .dialogs.role_check import async_check_role, error_field
+from .dialogs.subentries import ConversationFlow, EmbeddingFlow, ExternalLLMFlow
 from .keep_alive import InvalidKeepAlive, KeepAlive
-from .role import Role, role_connection
-from .role_check import async_check_role, error_field
+from .model.role import Role, role_connection
 from .servers.address import clean_url, server_root, shown_host
 from .servers.base import ServerKind, ServerModel
 from .servers.detect import Detected, detect
 from .servers.errors import ModelServerError
 from .servers.factory import connect, takes_keep_alive
-from .subentry_flows import ConversationFlow, EmbeddingFlow, ExternalLLMFlow
 
 # The roles that the first dialog may add, each in a section of its own.
 _SECTIONS: Final = {

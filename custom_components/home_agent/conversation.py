@@ -16,11 +16,11 @@ from homeassistant.helpers.entity_platform import AddConfigEntryEntitiesCallback
 from homeassistant.helpers.restore_state import RestoredExtraData
 
 from .agent import HomeAgent
-from .agent_api import AgentAPI
 from .const import DOMAIN, SUBENTRY_CONVERSATION
-from .data import HomeAgentConfigEntry, external_llm_tools, merged_config
 from .device import device_info
-from .priming import Prefix
+from .prompt.llm_api import AgentAPI
+from .prompt.prefix import Prefix
+from .runtime import HomeAgentConfigEntry, external_llm_tools, merged_config
 from .servers.errors import InvalidAuth, ModelServerError
 
 _LOGGER = logging.getLogger(__name__)

@@ -6,7 +6,7 @@ from homeassistant.helpers import device_registry as dr
 
 from .const import DOMAIN
 from .coordinator import ServerCoordinator
-from .data import HomeAgentConfigEntry, subentry_role
+from .runtime import HomeAgentConfigEntry, subentry_role
 from .servers.detect import server_name
 
 

@@ -14,9 +14,9 @@ from .const import (
     CONF_LLM_HEADERS,
 )
 from .coordinator import ServerCoordinator
-from .data import HomeAgentConfigEntry
-from .residency import ModelResidency
-from .role import Role
+from .model.role import Role
+from .residency.state import ModelResidency
+from .runtime import HomeAgentConfigEntry
 from .servers.address import shown_host
 
 TO_REDACT: Final = {

@@ -5,9 +5,9 @@ from typing import override
 from homeassistant.const import EntityCategory
 from homeassistant.helpers.entity import Entity
 
-from .data import HomeAgentConfigEntry
 from .device import device_info
-from .residency import ModelResidency
+from .residency.state import ModelResidency
+from .runtime import HomeAgentConfigEntry
 
 
 class ModelEntity(Entity):

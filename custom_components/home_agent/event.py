@@ -6,9 +6,9 @@ from homeassistant.components.event import EventEntity
 from homeassistant.core import HomeAssistant, callback
 from homeassistant.helpers.entity_platform import AddConfigEntryEntitiesCallback
 
-from .data import HomeAgentConfigEntry
 from .entity import ModelEntity
-from .residency import ModelResidency, ResidencyEvent
+from .residency.state import ModelResidency, ResidencyEvent
+from .runtime import HomeAgentConfigEntry
 from .servers.base import Means
 
 # Events come in; nothing is asked.

@@ -5,7 +5,7 @@ from homeassistant.core import HomeAssistant, callback
 from homeassistant.helpers.llm import LLM_API_ASSIST, LLMContext
 
 from .const import CONF_EMBEDDING_SEARCH_TOOL, DOMAIN
-from .data import HomeAgentConfigEntry
+from .runtime import HomeAgentConfigEntry
 from .tools.search_entities import SearchEntitiesTool
 
 

@@ -9,11 +9,11 @@ from homeassistant.core import HomeAssistant
 from homeassistant.helpers import issue_registry as ir
 import probatio as vol
 
-from .data import HomeAgentConfigEntry, subentry_role
-from .forms import keep_alive_select, num_ctx_number
+from .dialogs.fields import keep_alive_select, num_ctx_number
 from .keep_alive import InvalidKeepAlive, KeepAlive
-from .loader import ModelLoader
-from .role import Role
+from .model.role import Role
+from .residency.loader import ModelLoader
+from .runtime import HomeAgentConfigEntry, subentry_role
 from .servers.errors import ModelServerError
 
 _KEEP_ALIVE: Final = "keep_alive"

@@ -23,12 +23,12 @@ from homeassistant.helpers.entity_platform import AddConfigEntryEntitiesCallback
 from homeassistant.helpers.update_coordinator import CoordinatorEntity
 
 from .coordinator import ServerCoordinator
-from .data import HomeAgentConfigEntry
 from .device import server_device_info
 from .entity import ModelEntity, ResidencyEntity
-from .model_use import SIGNAL_TURN, TurnFigures
-from .residency import ModelResidency, ResidencyState
-from .role import Role
+from .model.role import Role
+from .model.use import SIGNAL_TURN, TurnFigures
+from .residency.state import ModelResidency, ResidencyState
+from .runtime import HomeAgentConfigEntry
 from .servers.base import LoadedModel, Means, ServerKind
 from .vector_db_manager import VectorDBManager
 

@@ -18,15 +18,15 @@ from .const import (
     CONF_EMBEDDING_KEEP_ALIVE,
     DEFAULT_EMBEDDING_BATCH_SIZE,
 )
-from .embedding_prompts import EmbeddingPrompts, embedding_prompts
-from .exposed_entities import (
+from .home.exposed import (
     async_get_exposed_entities,
     async_track_exposed_entities,
     is_exposed,
 )
 from .keep_alive import KeepAlive
-from .listeners import Listeners
-from .role import ModelRole, Role
+from .model.embedding_prompts import EmbeddingPrompts, embedding_prompts
+from .model.listeners import Listeners
+from .model.role import ModelRole, Role
 from .servers.errors import ModelNotFound, ModelServerError
 from .vector_store.base import DimensionChanged, VectorStore
 from .vector_store.engine import async_open_store

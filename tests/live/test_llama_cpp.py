@@ -10,7 +10,7 @@ from homeassistant.helpers.aiohttp_client import async_get_clientsession
 from homeassistant.helpers.dispatcher import async_dispatcher_connect
 import pytest
 
-from custom_components.home_agent.model_use import SIGNAL_TURN, TurnFigures
+from custom_components.home_agent.model.use import SIGNAL_TURN, TurnFigures
 from custom_components.home_agent.servers.base import Connection, ServerKind, collect
 from custom_components.home_agent.servers.detect import detect
 from custom_components.home_agent.servers.factory import connect

@@ -5,13 +5,13 @@ from datetime import UTC, datetime, timedelta
 from freezegun.api import FrozenDateTimeFactory
 import pytest
 
-from custom_components.home_agent.adviser import (
+from custom_components.home_agent.keep_alive import KeepAlive
+from custom_components.home_agent.model.use_history import (
     MAX_AGE,
     MAX_LOADS,
     MAX_USES,
     UseHistory,
 )
-from custom_components.home_agent.keep_alive import KeepAlive
 
 START = datetime(2026, 11, 21, tzinfo=UTC)
 

@@ -399,7 +399,7 @@ async def test_a_trial_that_takes_long_is_no_refusal(
     home: HomeAssistant, dialogs: Dialogs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A server that loads the model first did not refuse the field."""
-    path = "custom_components.home_agent.role_check.TRY_TIMEOUT"
+    path = "custom_components.home_agent.dialogs.role_check.TRY_TIMEOUT"
     monkeypatch.setattr(path, 0.1)
     async with OpenAIStandIn() as server:
         await dialogs.start()

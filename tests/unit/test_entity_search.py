@@ -13,8 +13,8 @@ import pytest
 from pytest_homeassistant_custom_component.common import MockConfigEntry
 
 from custom_components.home_agent.const import DOMAIN
-from custom_components.home_agent.entity_search import entity_search, fused
-from custom_components.home_agent.lexical_index import LexicalIndex, plain, query_words
+from custom_components.home_agent.search.entity_search import entity_search, fused
+from custom_components.home_agent.search.lexical import LexicalIndex, plain, query_words
 from tests.conftest import MakeEntry
 from tests.servers import OllamaStandIn
 from tests.servers.ollama import StandInModel
@@ -249,7 +249,7 @@ async def test_without_fts5(
 
     await make_entry(ollama.url, embedding={})
     await index(home, ollama)
-    module = "custom_components.home_agent.entity_search"
+    module = "custom_components.home_agent.search.entity_search"
     monkeypatch.setattr(f"{module}.LexicalIndex", broken)
     for _ in range(2):
         answer = await find(home, "Kitchen Light")

@@ -3,7 +3,7 @@
 from collections import Counter
 
 from benchmarks.home import questions, things
-from custom_components.home_agent.lexical_index import query_words
+from custom_components.home_agent.search.lexical import query_words
 
 
 def test_the_question_set() -> None:

@@ -24,8 +24,8 @@ from pytest_homeassistant_custom_component.common import (
 
 from custom_components.home_agent import retrieval
 from custom_components.home_agent.const import DOMAIN
-from custom_components.home_agent.history import History, TurnContext
-from custom_components.home_agent.live_state import live_state
+from custom_components.home_agent.home.live_state import live_state
+from custom_components.home_agent.prompt.history import History, TurnContext
 from tests.conftest import MakeEntry, say, speech
 from tests.servers import OllamaStandIn, Reply, ToolUse
 from tests.servers.others import LlamaCppStandIn

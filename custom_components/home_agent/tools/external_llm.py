@@ -20,7 +20,7 @@ from ..const import (
     DOMAIN,
 )
 from ..keep_alive import KeepAlive
-from ..role import ModelRole, Role
+from ..model.role import ModelRole, Role
 from ..servers.base import collect
 from ..servers.errors import ModelServerError
 from ..servers.messages import ChatMessage

@@ -7,9 +7,9 @@ from homeassistant.helpers import config_validation as cv, llm
 import probatio as vol
 
 from ..const import DOMAIN
-from ..data import embedding_manager
-from ..entity_search import EntityFilter, EntityMatch, entity_search
-from ..live_state import live_state
+from ..home.live_state import live_state
+from ..runtime import embedding_manager
+from ..search.entity_search import EntityFilter, EntityMatch, entity_search
 
 DEFAULT_LIMIT: Final = 10
 MAX_LIMIT: Final = 50

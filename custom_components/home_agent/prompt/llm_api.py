@@ -9,9 +9,9 @@ from homeassistant.core import HomeAssistant, callback
 from homeassistant.helpers import llm
 from homeassistant.util.ulid import ulid_now
 
-from .const import DOMAIN
+from ..const import DOMAIN
+from .assist_by_retrieval import AssistByRetrieval
 from .entity_mode import uses_retrieval
-from .retrieval_api import AssistByRetrieval
 
 
 @dataclass

@@ -14,7 +14,7 @@ from homeassistant.const import CONF_LLM_HASS_API, CONF_PROMPT
 from homeassistant.core import HomeAssistant, callback
 from homeassistant.helpers import llm
 
-from .const import (
+from ..const import (
     CONF_CHROMA_URL,
     CONF_EMBEDDING_API_KEY,
     CONF_EMBEDDING_BASE_URL,
@@ -43,10 +43,10 @@ from .const import (
     SUBENTRY_EMBEDDING,
     SUBENTRY_EXTERNAL_LLM,
 )
-from .entity_mode import EntityMode
-from .keep_alive import InvalidKeepAlive, KeepAlive, default_keep_alive
-from .servers.address import clean_url, server_root, shown_host
-from .vector_store.engine import Engine
+from ..keep_alive import InvalidKeepAlive, KeepAlive, default_keep_alive
+from ..prompt.entity_mode import EntityMode
+from ..servers.address import clean_url, server_root, shown_host
+from ..vector_store.engine import Engine
 
 _LOGGER = logging.getLogger(__name__)
 

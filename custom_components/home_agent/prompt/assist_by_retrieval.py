@@ -9,8 +9,8 @@ from homeassistant.core import HomeAssistant, callback
 from homeassistant.helpers import llm
 from homeassistant.util.hass_dict import HassKey
 
-from .entity_search import entity_search
-from .tools.search_entities import SearchEntitiesTool
+from ..search.entity_search import entity_search
+from ..tools.search_entities import SearchEntitiesTool
 
 _LOGGER = logging.getLogger(__name__)
 

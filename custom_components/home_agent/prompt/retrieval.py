@@ -8,18 +8,18 @@ from homeassistant.core import HomeAssistant, callback
 from homeassistant.helpers import device_registry as dr
 from homeassistant.util import dt as dt_util
 
-from .agent_api import AgentAPIInstance
-from .const import (
+from ..const import (
     CONF_RETRIEVAL_LIMIT,
     CONF_SUBENTRY_ID,
     CONF_TELL_TIME,
     DEFAULT_RETRIEVAL_LIMIT,
 )
-from .data import embedding_manager
-from .entity_search import EntityMatch, entity_search
+from ..home.live_state import live_state
+from ..runtime import embedding_manager
+from ..search.entity_search import EntityMatch, entity_search
 from .history import TurnContext
-from .live_state import live_state
-from .prompt import has_clock
+from .llm_api import AgentAPIInstance
+from .messages import has_clock
 
 # Seconds that a question waits to be embedded; a cold model takes longer, but it is
 # loaded while the user speaks.

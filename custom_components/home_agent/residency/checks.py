@@ -15,17 +15,17 @@ from homeassistant.helpers import issue_registry as ir
 from homeassistant.helpers.dispatcher import async_dispatcher_connect
 from homeassistant.util import dt as dt_util
 
-from .const import DEFAULT_NUM_CTX, DOMAIN
-from .context_guard import ROOM_FOR_AN_ANSWER, prompt_room
-from .data import HomeAgentConfigEntry
-from .model_use import SIGNAL_PROMPT, SIGNAL_TURN, TurnFigures
-from .residency import ModelResidency, ResidencyEvent
-from .role import Role
-from .servers.address import server_root
-from .servers.base import Means, ServerKind
-from .servers.errors import ModelNotFound
-from .servers.factory import takes_keep_alive
-from .vector_db_manager import VectorDBManager
+from ..const import DEFAULT_NUM_CTX, DOMAIN
+from ..model.role import Role
+from ..model.use import SIGNAL_PROMPT, SIGNAL_TURN, TurnFigures
+from ..prompt.context_size import ROOM_FOR_AN_ANSWER, prompt_room
+from ..runtime import HomeAgentConfigEntry
+from ..servers.address import server_root
+from ..servers.base import Means, ServerKind
+from ..servers.errors import ModelNotFound
+from ..servers.factory import takes_keep_alive
+from ..vector_db_manager import VectorDBManager
+from .state import ModelResidency, ResidencyEvent
 
 DOCS: Final = "https://github.com/home-agent/home-agent/blob/main/docs/MODEL_MEMORY.md"
 DAY: Final = timedelta(days=1)

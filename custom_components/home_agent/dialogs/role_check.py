@@ -8,18 +8,18 @@ from typing import Any, Final
 
 from homeassistant.core import HomeAssistant
 
-from .keep_alive import InvalidKeepAlive, KeepAlive
-from .role import ModelRole, Role
-from .servers.address import clean_url
-from .servers.base import Capability, ModelServer, ServerKind, ServerModel
-from .servers.errors import (
+from ..keep_alive import InvalidKeepAlive, KeepAlive
+from ..model.role import ModelRole, Role
+from ..servers.address import clean_url
+from ..servers.base import Capability, ModelServer, ServerKind, ServerModel
+from ..servers.errors import (
     HostRefused,
     InvalidAuth,
     ModelNotFound,
     ModelServerError,
     UnknownServer,
 )
-from .servers.messages import ChatRequest
+from ..servers.messages import ChatRequest
 
 _LOGGER = logging.getLogger(__name__)
 

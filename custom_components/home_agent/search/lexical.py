@@ -6,7 +6,7 @@ import sqlite3
 from typing import Final
 import unicodedata
 
-from .exposed_entities import ExposedEntity
+from ..home.exposed import ExposedEntity
 from .stop_words import STOP_WORDS
 
 # A name says more than a place, and a place more than a kind.

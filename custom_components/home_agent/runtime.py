@@ -16,14 +16,14 @@ from .const import (
     SUBENTRY_EMBEDDING,
     SUBENTRY_EXTERNAL_LLM,
 )
-from .role import Role
+from .model.role import Role
 from .tools.external_llm import ExternalLLMTool
 from .vector_db_manager import VectorDBManager
 
 if TYPE_CHECKING:
     from .coordinator import ServerCoordinator
-    from .loader import ModelLoader
-    from .residency import ModelResidency
+    from .residency.loader import ModelLoader
+    from .residency.state import ModelResidency
 
 SUBENTRY_ROLES: Final = {
     SUBENTRY_CONVERSATION: Role.LLM,

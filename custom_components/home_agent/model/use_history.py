@@ -14,7 +14,7 @@ from typing import Any, Final, Self
 
 from homeassistant.util import dt as dt_util
 
-from .keep_alive import KeepAlive
+from ..keep_alive import KeepAlive
 
 # Bounds of what is kept of a model.
 MAX_USES: Final = 1000

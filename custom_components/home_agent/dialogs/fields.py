@@ -26,7 +26,7 @@ from homeassistant.helpers.selector import (
 )
 import probatio as vol
 
-from .const import (
+from ..const import (
     CONF_CHROMA_API_KEY,
     CONF_CHROMA_URL,
     CONF_EMBEDDING_BATCH_SIZE,
@@ -49,19 +49,19 @@ from .const import (
     DEFAULT_RETRIEVAL_THRESHOLD,
     SUBENTRY_EXTERNAL_LLM,
 )
-from .entity_mode import EntityMode
-from .keep_alive import default_keep_alive
-from .role import THINK_OPTIONS, Role
-from .servers.base import Capability, ServerKind, ServerModel
-from .servers.factory import takes_keep_alive
-from .tools.external_llm import (
+from ..keep_alive import default_keep_alive
+from ..model.role import THINK_OPTIONS, Role
+from ..prompt.entity_mode import EntityMode
+from ..servers.base import Capability, ServerKind, ServerModel
+from ..servers.factory import takes_keep_alive
+from ..tools.external_llm import (
     CONVERSATION_NOTHING,
     CONVERSATION_OPTIONS,
     DEFAULT_PROMPT,
     DEFAULT_TOOL_DESCRIPTION,
 )
-from .tools.search_entities import MAX_LIMIT
-from .vector_store.engine import Engine
+from ..tools.search_entities import MAX_LIMIT
+from ..vector_store.engine import Engine
 
 SECTION_ADVANCED: Final = "advanced"
 KIND_AUTOMATIC: Final = "automatic"

@@ -6,12 +6,12 @@ from typing import Any
 
 from homeassistant.core import HomeAssistant, callback
 
-from .const import (
+from ..const import (
     CONF_ENTITY_MODE,
     CONF_RETRIEVAL_THRESHOLD,
     DEFAULT_RETRIEVAL_THRESHOLD,
 )
-from .exposed_entities import is_exposed
+from ..home.exposed import is_exposed
 
 
 class EntityMode(StrEnum):

@@ -9,12 +9,12 @@ from homeassistant.core import HomeAssistant, callback
 from homeassistant.exceptions import HomeAssistantError
 from homeassistant.helpers.start import async_at_started
 
-from .coordinator import ServerCoordinator
-from .data import HomeAgentConfigEntry
-from .issues import model_missing
+from ..coordinator import ServerCoordinator
+from ..model.role import Role
+from ..runtime import HomeAgentConfigEntry
+from ..servers.errors import ModelNotFound, ModelServerError
+from .checks import model_missing
 from .loader import ModelLoader
-from .role import Role
-from .servers.errors import ModelNotFound, ModelServerError
 
 _LOGGER = logging.getLogger(__name__)
 

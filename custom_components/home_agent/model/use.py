@@ -15,14 +15,14 @@ from homeassistant.helpers.storage import Store
 from homeassistant.util import dt as dt_util
 from homeassistant.util.hass_dict import HassKey
 
-from .adviser import UseHistory
-from .const import DOMAIN
-from .keep_alive import KeepAlive
+from ..const import DOMAIN
+from ..keep_alive import KeepAlive
+from ..prompt.messages import text_length
+from ..servers.address import server_root
+from ..servers.base import ModelServer
+from ..servers.messages import ChatAnswer, ChatDelta, ChatRequest, ChatStats
 from .listeners import Listeners
-from .prompt import text_length
-from .servers.address import server_root
-from .servers.base import ModelServer
-from .servers.messages import ChatAnswer, ChatDelta, ChatRequest, ChatStats
+from .use_history import UseHistory
 
 STORAGE_KEY: Final = f"{DOMAIN}.model_uses"
 STORAGE_VERSION: Final = 1

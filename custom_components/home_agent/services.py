@@ -17,10 +17,10 @@ from homeassistant.util.json import JsonValueType
 import probatio as vol
 
 from .const import DOMAIN
-from .data import HomeAgentConfigEntry, embedding_manager
-from .entity_search import EntityFilter, entity_search
 from .keep_alive import InvalidKeepAlive, KeepAlive
-from .loader import ModelLoader
+from .residency.loader import ModelLoader
+from .runtime import HomeAgentConfigEntry, embedding_manager
+from .search.entity_search import EntityFilter, entity_search
 from .servers.base import Means
 from .tools.search_entities import DEFAULT_LIMIT, MAX_LIMIT
 from .vector_db_manager import VectorDBManager

@@ -4,10 +4,10 @@ from dataclasses import dataclass
 import logging
 from typing import Final
 
-from .prompt import text_length
-from .role import ModelRole
-from .servers.errors import ModelServerError
-from .servers.messages import ChatRequest
+from ..model.role import ModelRole
+from ..servers.errors import ModelServerError
+from ..servers.messages import ChatRequest
+from .messages import text_length
 
 _LOGGER = logging.getLogger(__name__)
 

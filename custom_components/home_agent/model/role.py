@@ -7,12 +7,12 @@ from typing import Any, Final
 from homeassistant.core import HomeAssistant
 from homeassistant.helpers.aiohttp_client import async_get_clientsession
 
-from .const import CONF_SUBENTRY_ID, DEFAULT_IDLE_TIMEOUT, DEFAULT_NUM_CTX
-from .keep_alive import KeepAlive
-from .model_use import Turn, model_uses
-from .servers.base import Connection, ModelServer, ServerKind
-from .servers.factory import connect
-from .servers.messages import ChatMessage, ChatRequest, Think, ToolSpec
+from ..const import CONF_SUBENTRY_ID, DEFAULT_IDLE_TIMEOUT, DEFAULT_NUM_CTX
+from ..keep_alive import KeepAlive
+from ..servers.base import Connection, ModelServer, ServerKind
+from ..servers.factory import connect
+from ..servers.messages import ChatMessage, ChatRequest, Think, ToolSpec
+from .use import Turn, model_uses
 
 
 class Role(StrEnum):

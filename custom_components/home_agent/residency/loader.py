@@ -15,17 +15,17 @@ from homeassistant.helpers.debounce import Debouncer
 from homeassistant.helpers.dispatcher import async_dispatcher_connect
 from homeassistant.util import dt as dt_util
 
-from .data import HomeAgentConfigEntry
-from .exposed_entities import async_track_exposed_entities
-from .keep_alive import KeepAlive
-from .model_use import SIGNAL_TURN, TurnFigures, announce_prompt, model_uses
-from .priming import Prefix, prefix_key
-from .prompt import text_length
-from .residency import FRESH, ModelResidency, ResidencyEvent
-from .role import Role
-from .servers.base import Means
-from .servers.errors import ModelNotFound
-from .servers.messages import LoadRequest
+from ..home.exposed import async_track_exposed_entities
+from ..keep_alive import KeepAlive
+from ..model.role import Role
+from ..model.use import SIGNAL_TURN, TurnFigures, announce_prompt, model_uses
+from ..prompt.messages import text_length
+from ..prompt.prefix import Prefix, prefix_key
+from ..runtime import HomeAgentConfigEntry
+from ..servers.base import Means
+from ..servers.errors import ModelNotFound
+from ..servers.messages import LoadRequest
+from .state import FRESH, ModelResidency, ResidencyEvent
 
 _LOGGER = logging.getLogger(__name__)
 

@@ -13,8 +13,8 @@ from homeassistant.helpers import llm
 from homeassistant.helpers.json import json_bytes, json_dumps
 import probatio as vol
 
-from .const import DOMAIN
-from .servers.messages import ChatMessage, Image, ToolCall, ToolSpec
+from ..const import DOMAIN
+from ..servers.messages import ChatMessage, Image, ToolCall, ToolSpec
 
 # Where no tool tells the time, Home Assistant writes it into the system prompt: to the
 # second, so that no server finds the prompt in its cache. The pattern begins with plain

@@ -14,14 +14,20 @@ from homeassistant.helpers import llm
 from homeassistant.helpers.aiohttp_client import async_get_clientsession
 import probatio as vol
 
-from .const import (
+from ..const import (
     CONF_CHROMA_API_KEY,
     CONF_CHROMA_URL,
     CONF_EXTERNAL_LLMS,
     CONF_VECTOR_STORE,
     SUBENTRY_EMBEDDING,
 )
-from .forms import (
+from ..model.role import ModelRole, Role
+from ..servers.address import clean_url
+from ..servers.base import ModelServer, ServerModel
+from ..servers.errors import CannotConnect, InvalidAuth, ModelServerError
+from ..vector_store.chroma import async_check_chroma
+from ..vector_store.engine import Engine
+from .fields import (
     Fields,
     address_fields,
     chroma_fields,
@@ -33,13 +39,7 @@ from .forms import (
     new_subentry_values,
     with_sections,
 )
-from .role import ModelRole, Role
 from .role_check import async_check_role, error_field
-from .servers.address import clean_url
-from .servers.base import ModelServer, ServerModel
-from .servers.errors import CannotConnect, InvalidAuth, ModelServerError
-from .vector_store.chroma import async_check_chroma
-from .vector_store.engine import Engine
 
 
 class RoleFlow(ConfigSubentryFlow):

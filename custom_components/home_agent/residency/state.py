@@ -8,13 +8,13 @@ from homeassistant.config_entries import ConfigSubentry
 from homeassistant.core import HomeAssistant, callback
 from homeassistant.util import dt as dt_util
 
-from .coordinator import ServerCoordinator
-from .data import HomeAgentConfigEntry, merged_config, subentry_role
-from .keep_alive import InvalidKeepAlive, KeepAlive, default_keep_alive
-from .listeners import Listeners
-from .role import ModelRole
-from .servers.base import LOAD_TIMEOUT, LoadedModel, Means
-from .servers.factory import means_of
+from ..coordinator import ServerCoordinator
+from ..keep_alive import InvalidKeepAlive, KeepAlive, default_keep_alive
+from ..model.listeners import Listeners
+from ..model.role import ModelRole
+from ..runtime import HomeAgentConfigEntry, merged_config, subentry_role
+from ..servers.base import LOAD_TIMEOUT, LoadedModel, Means
+from ..servers.factory import means_of
 
 # What a server said so short a time ago is still true.
 FRESH: Final = timedelta(seconds=2)

@@ -8,9 +8,9 @@ from homeassistant.core import Context, HomeAssistant
 from homeassistant.helpers import llm
 from homeassistant.util.ulid import ulid_now
 
-from .const import DOMAIN
-from .prompt import async_messages, tool_specs
-from .servers.messages import ChatMessage, ToolSpec
+from ..const import DOMAIN
+from ..servers.messages import ChatMessage, ToolSpec
+from .messages import async_messages, tool_specs
 
 # Some models' templates want a message of the user; nothing is shorter.
 _ANY_QUESTION: Final[ChatMessage] = {"role": "user", "content": "."}

@@ -11,16 +11,16 @@ from typing import Any, Final, Self
 from homeassistant.core import HomeAssistant, State, callback
 from homeassistant.util.hass_dict import HassKey
 
-from .const import DOMAIN
-from .exposed_entities import (
+from ..const import DOMAIN
+from ..home.exposed import (
     ExposedEntity,
     async_get_exposed_entities,
     async_track_exposed_entities,
     is_exposed,
 )
-from .lexical_index import LexicalIndex
-from .servers.errors import ModelServerError
-from .vector_db_manager import IndexOutdated, QuestionVector, VectorDBManager
+from ..servers.errors import ModelServerError
+from ..vector_db_manager import IndexOutdated, QuestionVector, VectorDBManager
+from .lexical import LexicalIndex
 
 _LOGGER = logging.getLogger(__name__)
 

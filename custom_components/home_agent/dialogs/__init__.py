@@ -1,0 +1,1 @@
+"""The dialogs of the config flow, their fields, and the check behind them."""

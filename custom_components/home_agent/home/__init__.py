@@ -1,0 +1,1 @@
+"""The home: what is exposed, and in which state it is."""

@@ -1,0 +1,1 @@
+"""One model, whoever uses it: its role, its requests, its history."""
