@@ -25,7 +25,7 @@ from custom_components.home_agent.vector_store.chroma import (
 from custom_components.home_agent.vector_store.engine import index_path
 from tests.conftest import MakeEntry
 from tests.servers import OllamaStandIn
-from tests.unit.test_entity_search import find, ids, index
+from tests.unit.search.test_entity_search import find, ids, index
 
 pytestmark = pytest.mark.skipif(
     find_spec("chromadb_rust_bindings") is None, reason="chromadb is not installed"

@@ -10,9 +10,11 @@ import pytest
 import yaml
 
 import custom_components.home_agent
-from custom_components.home_agent import button, forms, residency, sensor
+from custom_components.home_agent import button, sensor
+from custom_components.home_agent.dialogs import fields as forms
 from custom_components.home_agent.model.role import Role
 from custom_components.home_agent.prompt.entity_mode import EntityMode
+from custom_components.home_agent.residency import state as residency
 from custom_components.home_agent.servers import errors
 from custom_components.home_agent.servers.base import ServerKind
 from custom_components.home_agent.servers.factory import takes_keep_alive

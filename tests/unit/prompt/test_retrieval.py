@@ -22,14 +22,14 @@ from pytest_homeassistant_custom_component.common import (
     async_mock_service,
 )
 
-from custom_components.home_agent import retrieval
 from custom_components.home_agent.const import DOMAIN
 from custom_components.home_agent.home.live_state import live_state
+from custom_components.home_agent.prompt import retrieval
 from custom_components.home_agent.prompt.history import History, TurnContext
 from tests.conftest import MakeEntry, say, speech
 from tests.servers import OllamaStandIn, Reply, ToolUse
 from tests.servers.others import LlamaCppStandIn
-from tests.unit.test_entity_search import add
+from tests.unit.search.test_entity_search import add
 
 SEARCH = "home_agent__search_entities"
 HEADER = "Entities that may be meant, with their states at this moment:"
