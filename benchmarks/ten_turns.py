@@ -38,8 +38,7 @@ from pytest_homeassistant_custom_component.common import (
 import custom_components.home_agent
 from custom_components.home_agent.const import DOMAIN
 from custom_components.home_agent.keep_alive import KeepAlive
-from custom_components.home_agent.model.role import ModelRole, Role
-from custom_components.home_agent.runtime import merged_config
+from custom_components.home_agent.model.role import ModelRole, Role, merged_config
 from scripts import llama_cpp_server
 
 from .embedding_models import EmbeddingServer

@@ -15,13 +15,13 @@ from .const import CONF_LLM_SERVER_KIND, DOMAIN, SUBENTRY_EMBEDDING
 from .coordinator import shared_coordinator
 from .device import async_register_devices
 from .dialogs.migration import async_migrate_from_version_1
-from .model.role import Role, role_connection
+from .model.role import Role, merged_config, role_connection, subentry_role
 from .model.use import model_uses
 from .residency.checks import ResidencyChecks, check_index, forget_gone
 from .residency.loader import ModelLoader
 from .residency.state import ModelResidency
 from .residency.warm_up import async_keep_warm
-from .runtime import HomeAgentConfigEntry, HomeAgentData, merged_config, subentry_role
+from .runtime import HomeAgentConfigEntry, HomeAgentData
 from .servers.address import server_root
 from .servers.errors import InvalidAuth, ModelServerError
 from .servers.factory import connect

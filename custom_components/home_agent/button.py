@@ -12,7 +12,7 @@ from homeassistant.helpers.entity_platform import AddConfigEntryEntitiesCallback
 from .entity import ModelEntity
 from .residency.loader import ModelLoader
 from .runtime import HomeAgentConfigEntry
-from .servers.base import Means
+from .servers.base import ServerCapability
 
 # The server decides what it can do at once.
 PARALLEL_UPDATES = 0
@@ -22,19 +22,19 @@ PARALLEL_UPDATES = 0
 class ModelButtonDescription(ButtonEntityDescription):
     """A button, on the devices of models whose server has the means."""
 
-    means: Means
+    capability: ServerCapability
     press: Callable[[ModelLoader], Awaitable[Any]]
 
 
 BUTTONS: Final = (
     ModelButtonDescription(
         key="load",
-        means=Means.LOAD,
+        capability=ServerCapability.LOAD,
         press=lambda loader: loader.async_load(),
     ),
     ModelButtonDescription(
         key="unload",
-        means=Means.UNLOAD,
+        capability=ServerCapability.UNLOAD,
         press=lambda loader: loader.async_unload(),
     ),
 )
@@ -51,7 +51,7 @@ async def async_setup_entry(
             [
                 ModelButton(config_entry, loader, description)
                 for description in BUTTONS
-                if description.means in loader.residency.means
+                if description.capability in loader.residency.capabilities
             ],
             config_subentry_id=subentry_id,
         )

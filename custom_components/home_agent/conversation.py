@@ -18,10 +18,12 @@ from homeassistant.helpers.restore_state import RestoredExtraData
 from .agent import HomeAgent
 from .const import DOMAIN, SUBENTRY_CONVERSATION
 from .device import device_info
+from .model.role import merged_config
 from .prompt.llm_api import AgentAPI
 from .prompt.prefix import Prefix
-from .runtime import HomeAgentConfigEntry, external_llm_tools, merged_config
+from .runtime import HomeAgentConfigEntry
 from .servers.errors import InvalidAuth, ModelServerError
+from .tools.external_llm import external_llm_tools
 
 _LOGGER = logging.getLogger(__name__)
 

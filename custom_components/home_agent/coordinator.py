@@ -16,9 +16,9 @@ from homeassistant.util.hass_dict import HassKey
 
 from .const import DOMAIN
 from .servers.address import server_root, shown_host
-from .servers.base import Connection, LoadedModel, Means, ModelServer
+from .servers.base import Connection, LoadedModel, ModelServer, ServerCapability
 from .servers.errors import ModelServerError
-from .servers.factory import connect, means_of
+from .servers.factory import connect, server_capabilities
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -96,10 +96,10 @@ class ServerCoordinator(DataUpdateCoordinator[Loaded | None]):
         return shown_host(self.connection.url)
 
     @property
-    def tells(self) -> bool:
+    def lists_models(self) -> bool:
         """Return whether the server tells what it has in memory."""
         kind = self.connection.kind
-        return kind is not None and Means.LIST in means_of(kind)
+        return kind is not None and ServerCapability.LIST in server_capabilities(kind)
 
     @property
     def known_server(self) -> ModelServer | None:
@@ -121,10 +121,10 @@ class ServerCoordinator(DataUpdateCoordinator[Loaded | None]):
             await self.async_refresh()
 
     @callback
-    def hurry(self) -> None:
+    def refresh_soon(self) -> None:
         """Poll quickly for a while, and soon: something is happening."""
         self._changed_at = dt_util.utcnow()
-        if self.tells:
+        if self.lists_models:
             self.hass.async_create_background_task(
                 self.async_request_refresh(), f"poll {self.name}"
             )
@@ -141,7 +141,7 @@ class ServerCoordinator(DataUpdateCoordinator[Loaded | None]):
         self.update_interval = REST if self._is_polled else None
         try:
             server = await self.server()
-            if Means.LIST not in server.means:
+            if ServerCapability.LIST not in server.capabilities:
                 return None
             models = await server.loaded_models()
         except ModelServerError as err:
@@ -160,7 +160,7 @@ class ServerCoordinator(DataUpdateCoordinator[Loaded | None]):
     @property
     def _is_polled(self) -> bool:
         """Return whether to ask again: the user may have switched that off."""
-        return self.tells and not all(
+        return self.lists_models and not all(
             entry.pref_disable_polling for entry in self.entries
         )
 

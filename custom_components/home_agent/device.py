@@ -6,7 +6,8 @@ from homeassistant.helpers import device_registry as dr
 
 from .const import DOMAIN
 from .coordinator import ServerCoordinator
-from .runtime import HomeAgentConfigEntry, subentry_role
+from .model.role import subentry_role
+from .runtime import HomeAgentConfigEntry
 from .servers.detect import server_name
 
 

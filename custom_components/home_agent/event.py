@@ -9,7 +9,7 @@ from homeassistant.helpers.entity_platform import AddConfigEntryEntitiesCallback
 from .entity import ModelEntity
 from .residency.state import ModelResidency, ResidencyEvent
 from .runtime import HomeAgentConfigEntry
-from .servers.base import Means
+from .servers.base import ServerCapability
 
 # Events come in; nothing is asked.
 PARALLEL_UPDATES = 0
@@ -22,7 +22,7 @@ async def async_setup_entry(
 ) -> None:
     """Add an event entity for each model that can be seen."""
     for subentry_id, residency in config_entry.runtime_data.residencies.items():
-        if Means.LIST in residency.means:
+        if ServerCapability.LIST in residency.capabilities:
             async_add_entities(
                 [ResidencyEventEntity(config_entry, residency)],
                 config_subentry_id=subentry_id,

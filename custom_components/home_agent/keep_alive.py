@@ -123,7 +123,7 @@ class KeepAlive:
         return cls.parse(default_keep_alive(key))
 
     @property
-    def forever(self) -> bool:
+    def is_indefinite(self) -> bool:
         """Return whether the model is never unloaded."""
         return self.nanoseconds is None
 

@@ -11,9 +11,9 @@ import probatio as vol
 
 from .dialogs.fields import keep_alive_select, num_ctx_number
 from .keep_alive import InvalidKeepAlive, KeepAlive
-from .model.role import Role
+from .model.role import Role, subentry_role
 from .residency.loader import ModelLoader
-from .runtime import HomeAgentConfigEntry, subentry_role
+from .runtime import HomeAgentConfigEntry
 from .servers.errors import ModelServerError
 
 _KEEP_ALIVE: Final = "keep_alive"

@@ -29,7 +29,7 @@ from .model.role import Role
 from .model.use import SIGNAL_TURN, TurnFigures
 from .residency.state import ModelResidency, ResidencyState
 from .runtime import HomeAgentConfigEntry
-from .servers.base import LoadedModel, Means, ServerKind
+from .servers.base import LoadedModel, ServerCapability, ServerKind
 from .vector_db_manager import VectorDBManager
 
 # The coordinator asks; entities do not.
@@ -180,7 +180,7 @@ def _model_sensors(
     """Return the sensors that a model's server has something to show in."""
     kind = residency.coordinator.connection.kind
     sensors: list[SensorEntity] = [MemoryRuleSensor(entry, residency)]
-    if Means.LIST in residency.means:
+    if ServerCapability.LIST in residency.capabilities:
         sensors.append(ResidencySensor(entry, residency))
         sensors += [
             ModelSensor(entry, residency, description)
@@ -263,7 +263,7 @@ class ModelSensor(ResidencyEntity, SensorEntity):
         if self.entity_description.key != "loaded_until":
             return None
         model = self.residency.loaded
-        return {"forever": model is not None and model.forever}
+        return {"forever": model is not None and model.is_indefinite}
 
 
 class TurnSensor(ModelEntity, SensorEntity):

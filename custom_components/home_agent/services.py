@@ -19,11 +19,11 @@ import probatio as vol
 from .const import DOMAIN
 from .keep_alive import InvalidKeepAlive, KeepAlive
 from .residency.loader import ModelLoader
-from .runtime import HomeAgentConfigEntry, embedding_manager
+from .runtime import HomeAgentConfigEntry
 from .search.entity_search import EntityFilter, entity_search
-from .servers.base import Means
+from .servers.base import ServerCapability
 from .tools.search_entities import DEFAULT_LIMIT, MAX_LIMIT
-from .vector_db_manager import VectorDBManager
+from .vector_db_manager import VectorDBManager, embedding_manager
 
 SERVICE_LOAD_MODEL: Final = "load_model"
 SERVICE_REINDEX: Final = "reindex"
@@ -168,7 +168,7 @@ async def _async_load_model(call: ServiceCall) -> ServiceResponse:
                 translation_domain=DOMAIN, translation_key="load_for_nothing"
             )
     loaded: list[JsonValueType] = []
-    for loader in _loaders(call, Means.WARM):
+    for loader in _loaders(call, ServerCapability.WARM):
         seconds = await loader.async_load(keep_alive)
         model = loader.residency.role.model
         loaded.append({"model": model, "seconds": round(seconds, 3)})
@@ -177,15 +177,15 @@ async def _async_load_model(call: ServiceCall) -> ServiceResponse:
 
 async def _async_unload_model(call: ServiceCall) -> None:
     """Unload models; raise as for loading."""
-    for loader in _loaders(call, Means.UNLOAD):
+    for loader in _loaders(call, ServerCapability.UNLOAD):
         await loader.async_unload()
 
 
 @callback
-def _loaders(call: ServiceCall, means: Means) -> list[ModelLoader]:
+def _loaders(call: ServiceCall, capability: ServerCapability) -> list[ModelLoader]:
     """Return the loaders of the models that a call is about.
 
-    Those of its devices; without any, all whose servers have the means.
+    Those of its devices; without any, all whose servers have the capability.
     """
     entries: list[HomeAgentConfigEntry] = call.hass.config_entries.async_loaded_entries(
         DOMAIN
@@ -196,7 +196,11 @@ def _loaders(call: ServiceCall, means: Means) -> list[ModelLoader]:
         for subentry_id, loader in entry.runtime_data.loaders.items()
     }
     if (device_ids := call.data.get(ATTR_DEVICE_ID)) is None:
-        return [item for item in by_subentry.values() if means in item.residency.means]
+        return [
+            item
+            for item in by_subentry.values()
+            if capability in item.residency.capabilities
+        ]
     found = []
     registry = dr.async_get(call.hass)
     for device_id in device_ids:

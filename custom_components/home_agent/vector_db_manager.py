@@ -17,6 +17,7 @@ from .const import (
     CONF_EMBEDDING_BATCH_SIZE,
     CONF_EMBEDDING_KEEP_ALIVE,
     DEFAULT_EMBEDDING_BATCH_SIZE,
+    DOMAIN,
 )
 from .home.exposed import (
     async_get_exposed_entities,
@@ -284,7 +285,7 @@ class VectorDBManager:
         Between two batches a conversation on the same server goes first.
         """
         for batch in batched(texts.items(), self._batch_size, strict=False):
-            await self._role.quiet()
+            await self._role.wait_until_idle()
             vectors = await self.generate_embeddings([text for _, text in batch])
             # What was hidden meanwhile does not come into the index again.
             shown = [is_exposed(self.hass, entity_id) for entity_id, _ in batch]
@@ -298,7 +299,7 @@ class VectorDBManager:
     def _tell(self, **changes: Any) -> None:
         """Tell the progress."""
         self.progress = replace(self.progress, **changes)
-        self.progressed.tell()
+        self.progressed.notify()
 
     async def async_hold_writes(self) -> None:
         """Write everything into the one file, and nothing more until released."""
@@ -406,3 +407,21 @@ class VectorDBManager:
         if self._cancel_retry is not None:
             self._cancel_retry()
             self._cancel_retry = None
+
+
+@callback
+def embedding_manager(
+    hass: HomeAssistant, subentry_id: str | None = None
+) -> VectorDBManager | None:
+    """Return the embeddings to search with, None where there are none.
+
+    Those of the entry that a subentry belongs to, else the first: all indexes
+    hold the same entities.
+    """
+    entries = hass.config_entries.async_loaded_entries(DOMAIN)
+    entries.sort(key=lambda entry: subentry_id not in entry.subentries)
+    for entry in entries:
+        managers: dict[str, VectorDBManager] = entry.runtime_data.vector_db_managers
+        for manager in managers.values():
+            return manager
+    return None

@@ -62,7 +62,7 @@ async def test_keep_alive_holds(
     (model,) = await server.loaded_models() or ()
     assert model.context_length == 1024
     if seconds is None:
-        assert model.forever
+        assert model.is_indefinite
     else:
         assert model.expires_at is not None
         left = model.expires_at - dt_util.utcnow()
@@ -129,7 +129,9 @@ async def test_load_and_unload(hass: HomeAssistant) -> None:
     await server.load(
         LoadRequest(model=MODEL, keep_alive=KeepAlive.parse("-1"), num_ctx=1024)
     )
-    assert [model.forever for model in await server.loaded_models() or ()] == [True]
+    assert [model.is_indefinite for model in await server.loaded_models() or ()] == [
+        True
+    ]
     await server.unload(MODEL)
     await assert_leaves(server)
 

@@ -63,7 +63,7 @@ def test_valid(
     assert type(keep_alive.ollama) is type(ollama)
     assert keep_alive.ttl == ttl
     assert keep_alive.seconds == seconds
-    assert keep_alive.forever is (seconds is None)
+    assert keep_alive.is_indefinite is (seconds is None)
     # Ollama's own parser agrees.
     understood = keep_alive_seconds(keep_alive.ollama)
     assert understood == (FOREVER if seconds is None else seconds)

@@ -52,7 +52,7 @@ from ..const import (
 from ..keep_alive import default_keep_alive
 from ..model.role import THINK_OPTIONS, Role
 from ..prompt.entity_mode import EntityMode
-from ..servers.base import Capability, ServerKind, ServerModel
+from ..servers.base import ModelCapability, ServerKind, ServerModel
 from ..servers.factory import takes_keep_alive
 from ..tools.external_llm import (
     CONVERSATION_NOTHING,
@@ -283,7 +283,9 @@ def _server_fields(role: Role) -> Fields:
 
 def _model_select(role: Role, models: Iterable[ServerModel]) -> SelectSelector:
     """Return the server's models that can have a role, or any other name."""
-    wanted = Capability.EMBEDDING if role is Role.EMBEDDING else Capability.CHAT
+    wanted = (
+        ModelCapability.EMBEDDING if role is Role.EMBEDDING else ModelCapability.CHAT
+    )
     names = sorted(model.name for model in models if model.may(wanted))
     return _select(names, custom_value=True)
 

@@ -11,7 +11,7 @@ from homeassistant.core import HomeAssistant
 from ..keep_alive import InvalidKeepAlive, KeepAlive
 from ..model.role import ModelRole, Role
 from ..servers.address import clean_url
-from ..servers.base import Capability, ModelServer, ServerKind, ServerModel
+from ..servers.base import ModelCapability, ModelServer, ServerKind, ServerModel
 from ..servers.errors import (
     HostRefused,
     InvalidAuth,
@@ -110,10 +110,10 @@ def _model_error(
     if found is None:
         is_complete = server.kind is not ServerKind.CLOUD and models
         return "model_not_found" if is_complete else None
-    if role is not Role.EMBEDDING and not found.may(Capability.CHAT):
+    if role is not Role.EMBEDDING and not found.may(ModelCapability.CHAT):
         return "model_cannot_chat"
     if role is Role.EMBEDDING and not (
-        found.may(Capability.EMBEDDING) or found.may(Capability.CHAT)
+        found.may(ModelCapability.EMBEDDING) or found.may(ModelCapability.CHAT)
     ):
         return "model_cannot_embed"
     return None

@@ -19,7 +19,7 @@ class Listeners[*Ts]:
         return lambda: self._listeners.remove(listener)
 
     @callback
-    def tell(self, *args: *Ts) -> None:
+    def notify(self, *args: *Ts) -> None:
         """Call all of them; one that ends itself meanwhile does no harm."""
         for listener in list(self._listeners):
             listener(*args)

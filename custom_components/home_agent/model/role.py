@@ -4,10 +4,18 @@ from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from typing import Any, Final
 
+from homeassistant.config_entries import ConfigEntry, ConfigSubentry
 from homeassistant.core import HomeAssistant
 from homeassistant.helpers.aiohttp_client import async_get_clientsession
 
-from ..const import CONF_SUBENTRY_ID, DEFAULT_IDLE_TIMEOUT, DEFAULT_NUM_CTX
+from ..const import (
+    CONF_SUBENTRY_ID,
+    DEFAULT_IDLE_TIMEOUT,
+    DEFAULT_NUM_CTX,
+    SUBENTRY_CONVERSATION,
+    SUBENTRY_EMBEDDING,
+    SUBENTRY_EXTERNAL_LLM,
+)
 from ..keep_alive import KeepAlive
 from ..servers.base import Connection, ModelServer, ServerKind
 from ..servers.factory import connect
@@ -27,6 +35,12 @@ class Role(StrEnum):
         return f"{self}_{name}"
 
 
+SUBENTRY_ROLES: Final = {
+    SUBENTRY_CONVERSATION: Role.LLM,
+    SUBENTRY_EXTERNAL_LLM: Role.EXTERNAL_LLM,
+    SUBENTRY_EMBEDDING: Role.EMBEDDING,
+}
+
 THINK_OPTIONS: Final[dict[str, Think | None]] = {
     "default": None,
     "off": False,
@@ -35,6 +49,18 @@ THINK_OPTIONS: Final[dict[str, Think | None]] = {
     "medium": "medium",
     "high": "high",
 }
+
+
+def merged_config(
+    entry: ConfigEntry[Any], subentry: ConfigSubentry
+) -> Mapping[str, Any]:
+    """Return an entry's and a subentry's data as one flat configuration."""
+    return {**entry.data, **subentry.data, CONF_SUBENTRY_ID: subentry.subentry_id}
+
+
+def subentry_role(subentry: ConfigSubentry) -> Role:
+    """Return the role of a subentry's model."""
+    return SUBENTRY_ROLES[subentry.subentry_type]
 
 
 def role_connection(config: Mapping[str, Any], role: Role) -> Connection:
@@ -86,10 +112,10 @@ class ModelRole:
             )
         return self._server
 
-    async def quiet(self) -> None:
+    async def wait_until_idle(self) -> None:
         """Wait until nobody else is being answered on the role's server."""
         url = role_connection(self._config, self._role).url
-        await model_uses(self._hass).async_quiet(url, self.use)
+        await model_uses(self._hass).async_wait_until_idle(url, self.use)
 
     def context_size(self, kind: ServerKind | None) -> int | None:
         """Return the tokens of the model's context, None where it is not known.

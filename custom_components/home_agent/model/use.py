@@ -17,10 +17,15 @@ from homeassistant.util.hass_dict import HassKey
 
 from ..const import DOMAIN
 from ..keep_alive import KeepAlive
-from ..prompt.messages import text_length
 from ..servers.address import server_root
 from ..servers.base import ModelServer
-from ..servers.messages import ChatAnswer, ChatDelta, ChatRequest, ChatStats
+from ..servers.messages import (
+    ChatAnswer,
+    ChatDelta,
+    ChatRequest,
+    ChatStats,
+    text_length,
+)
 from .listeners import Listeners
 from .use_history import UseHistory
 
@@ -28,7 +33,7 @@ STORAGE_KEY: Final = f"{DOMAIN}.model_uses"
 STORAGE_VERSION: Final = 1
 SAVE_DELAY: Final = 60
 # Seconds that work in the background gives way to a conversation.
-LONGEST_COURTESY: Final = 60.0
+MAX_WAIT_FOR_IDLE: Final = 60.0
 # Sent with a TurnFigures when a turn of this subentry is over.
 SIGNAL_TURN: Final = f"{DOMAIN}_turn_{{}}"
 # Sent with the tokens of a prompt before it goes out, and whether a turn wants it:
@@ -98,14 +103,14 @@ class ModelUse:
         """Count a request as running, as one that only loads if it does."""
         self.running += 1
         self.loading += loads
-        self.changed.tell()
+        self.changed.notify()
         try:
             yield
         finally:
             self.running -= 1
             self.loading -= loads
             self.last_ended = dt_util.utcnow()
-            self.changed.tell()
+            self.changed.notify()
 
 
 class ModelUses:
@@ -127,7 +132,7 @@ class ModelUses:
         """Return the use of a model on the server at url."""
         return self._uses.setdefault(f"{server_root(url)} {model}", ModelUse())
 
-    async def async_quiet(self, url: str, own: ModelUse) -> None:
+    async def async_wait_until_idle(self, url: str, own: ModelUse) -> None:
         """Wait until no other model of a server has a turn, a minute at most."""
         root = f"{server_root(url)} "
         others = [
@@ -137,7 +142,7 @@ class ModelUses:
         ]
         if others:
             with suppress(TimeoutError):
-                async with asyncio.timeout(LONGEST_COURTESY):
+                async with asyncio.timeout(MAX_WAIT_FOR_IDLE):
                     for use in others:
                         await use.idle.wait()
 

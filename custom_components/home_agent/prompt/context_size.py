@@ -6,8 +6,7 @@ from typing import Final
 
 from ..model.role import ModelRole
 from ..servers.errors import ModelServerError
-from ..servers.messages import ChatRequest
-from .messages import text_length
+from ..servers.messages import ChatRequest, text_length
 
 _LOGGER = logging.getLogger(__name__)
 

@@ -10,7 +10,7 @@ from homeassistant.components import conversation
 from homeassistant.core import HomeAssistant
 from homeassistant.exceptions import HomeAssistantError
 from homeassistant.helpers import llm
-from homeassistant.helpers.json import json_bytes, json_dumps
+from homeassistant.helpers.json import json_dumps
 import probatio as vol
 
 from ..const import DOMAIN
@@ -77,12 +77,6 @@ def tool_specs(llm_api: llm.APIInstance | None) -> list[ToolSpec]:
         )
         for tool in sorted(llm_api.tools, key=lambda tool: tool.name)
     ]
-
-
-def text_length(messages: Sequence[ChatMessage], tools: Sequence[ToolSpec]) -> int:
-    """Return the characters that a request gives a model to read."""
-    said = sum(len(message["content"]) for message in messages)
-    return said + (len(json_bytes(list(tools))) if tools else 0)
 
 
 def _json_schema(schema: vol.Schema, llm_api: llm.APIInstance) -> dict[str, Any]:

@@ -15,8 +15,8 @@ from ..const import (
     DEFAULT_RETRIEVAL_LIMIT,
 )
 from ..home.live_state import live_state
-from ..runtime import embedding_manager
 from ..search.entity_search import EntityMatch, entity_search
+from ..vector_db_manager import embedding_manager
 from .history import TurnContext
 from .llm_api import AgentAPIInstance
 from .messages import has_clock

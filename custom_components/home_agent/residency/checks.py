@@ -19,9 +19,8 @@ from ..const import DEFAULT_NUM_CTX, DOMAIN
 from ..model.role import Role
 from ..model.use import SIGNAL_PROMPT, SIGNAL_TURN, TurnFigures
 from ..prompt.context_size import ROOM_FOR_AN_ANSWER, prompt_room
-from ..runtime import HomeAgentConfigEntry
 from ..servers.address import server_root
-from ..servers.base import Means, ServerKind
+from ..servers.base import ServerCapability, ServerKind
 from ..servers.errors import ModelNotFound
 from ..servers.factory import takes_keep_alive
 from ..vector_db_manager import VectorDBManager
@@ -100,7 +99,9 @@ def model_missing(
             hass,
             "model_missing",
             residency,
-            fix={"pull": True} if Means.PULL in residency.means else None,
+            fix={"pull": True}
+            if ServerCapability.PULL in residency.capabilities
+            else None,
             severity=ir.IssueSeverity.ERROR,
         )
 
@@ -123,7 +124,7 @@ def forget_gone(
 @callback
 def check_index(
     hass: HomeAssistant,
-    entry: HomeAgentConfigEntry,
+    entry: ConfigEntry[Any],
     residency: ModelResidency,
     manager: VectorDBManager,
 ) -> None:
@@ -153,7 +154,7 @@ class ResidencyChecks:
     def __init__(
         self,
         hass: HomeAssistant,
-        entry: HomeAgentConfigEntry,
+        entry: ConfigEntry[Any],
         residency: ModelResidency,
     ) -> None:
         """Watch a residency until its entry is unloaded."""
@@ -186,7 +187,7 @@ class ResidencyChecks:
         """Report a keep_alive that is shorter than the cadence of the uses."""
         residency, history = self._residency, self._residency.use.history
         suggestion = None
-        if Means.KEEP_ALIVE in residency.means:
+        if ServerCapability.KEEP_ALIVE in residency.capabilities:
             suggestion = history.suggestion(residency.keep_alive)
         if suggestion is None or (cadence := history.cadence) is None:
             clear(self._hass, "cadence", residency)
@@ -243,7 +244,7 @@ class ResidencyChecks:
             return
         self._looked_at = use.last_ended
         if seconds is None:
-            holds = model.forever
+            holds = model.is_indefinite
         else:
             wanted = use.last_ended + timedelta(seconds=seconds)
             slack = timedelta(seconds=max(10.0, seconds / 10))
@@ -259,7 +260,9 @@ class ResidencyChecks:
                 "not_held",
                 residency,
                 keep_alive=residency.keep_alive.text,
-                held="-1" if model.forever else f"{_minutes(model.expires_at)} min",
+                held="-1"
+                if model.is_indefinite
+                else f"{_minutes(model.expires_at)} min",
             )
 
     @callback
@@ -293,7 +296,7 @@ class ResidencyChecks:
         )
 
     @callback
-    def _check_num_ctx(self, entry: HomeAgentConfigEntry) -> None:
+    def _check_num_ctx(self, entry: ConfigEntry[Any]) -> None:
         """Report that users of one model want different context sizes."""
         residency = self._residency
         if (
@@ -319,7 +322,7 @@ class ResidencyChecks:
             others=", ".join(f"{name}: {size}" for name, size in others.items()),
         )
 
-    def _our_sizes(self, entry: HomeAgentConfigEntry) -> Iterable[tuple[str, int]]:
+    def _our_sizes(self, entry: ConfigEntry[Any]) -> Iterable[tuple[str, int]]:
         """Yield our other users of the model, and the context size they want."""
         residency = self._residency
         for other in entry.runtime_data.residencies.values():

@@ -7,8 +7,9 @@ from dataclasses import replace
 from datetime import timedelta
 import logging
 from time import monotonic
-from typing import Final
+from typing import Any, Final
 
+from homeassistant.config_entries import ConfigEntry
 from homeassistant.core import HomeAssistant, callback
 from homeassistant.exceptions import HomeAssistantError
 from homeassistant.helpers.debounce import Debouncer
@@ -19,12 +20,10 @@ from ..home.exposed import async_track_exposed_entities
 from ..keep_alive import KeepAlive
 from ..model.role import Role
 from ..model.use import SIGNAL_TURN, TurnFigures, announce_prompt, model_uses
-from ..prompt.messages import text_length
 from ..prompt.prefix import Prefix, prefix_key
-from ..runtime import HomeAgentConfigEntry
-from ..servers.base import Means
+from ..servers.base import ServerCapability
 from ..servers.errors import ModelNotFound
-from ..servers.messages import LoadRequest
+from ..servers.messages import LoadRequest, text_length
 from .state import FRESH, ModelResidency, ResidencyEvent
 
 _LOGGER = logging.getLogger(__name__)
@@ -45,7 +44,7 @@ class ModelLoader:
     def __init__(
         self,
         hass: HomeAssistant,
-        entry: HomeAgentConfigEntry,
+        entry: ConfigEntry[Any],
         residency: ModelResidency,
     ) -> None:
         """Load for a role of an entry; prefix is that of an agent, if it is one."""
@@ -89,7 +88,7 @@ class ModelLoader:
     def is_warmed(self) -> bool:
         """Return whether the model is loaded ahead: one that leaves at once is not."""
         wanted = self._is_wanted and self.residency.keep_alive.nanoseconds != 0
-        return wanted and Means.WARM in self.residency.means
+        return wanted and ServerCapability.WARM in self.residency.capabilities
 
     async def async_load(self, keep_alive: KeepAlive | None = None) -> float:
         """Load the model, or hold one that is loaded for longer; return seconds.
@@ -107,7 +106,7 @@ class ModelLoader:
         await server.unload(self._role.model)
         self._use.is_leaving = True
         self._use.primed = None
-        self.residency.coordinator.hurry()
+        self.residency.coordinator.refresh_soon()
 
     async def async_pull(self) -> AsyncGenerator[float]:
         """Let the server get the model, and yield how much of it is there.
@@ -125,7 +124,7 @@ class ModelLoader:
         Raise ModelNotFound if the server does not have the model, and another
         ModelServerError if it fails otherwise.
         """
-        if Means.WARM not in self.residency.means:
+        if ServerCapability.WARM not in self.residency.capabilities:
             return
         server = await self._role.server()
         models = await server.list_models()
@@ -155,7 +154,7 @@ class ModelLoader:
     async def _async_prepare(self, language: str | None) -> None:
         """Load what has left, and evaluate its prompt."""
         if (
-            Means.WARM not in self.residency.means
+            ServerCapability.WARM not in self.residency.capabilities
             or not self._is_wanted
             or self._use.turns
         ):
@@ -228,7 +227,7 @@ class ModelLoader:
         Where a server does not tell, one that was asked within its keep_alive is
         taken to be there.
         """
-        if self.residency.coordinator.tells:
+        if self.residency.coordinator.lists_models:
             # What we asked since then may have changed it.
             fresh = dt_util.utcnow() - FRESH
             since = max(fresh, self._use.last_ended or fresh)
@@ -251,7 +250,7 @@ class ModelLoader:
         started = monotonic()
         embedding = self.residency.kind is Role.EMBEDDING
         with self._use.request(loads=True):
-            self.residency.coordinator.hurry()
+            self.residency.coordinator.refresh_soon()
             await server.load(
                 LoadRequest(
                     model=self._role.model,
@@ -261,7 +260,7 @@ class ModelLoader:
                 )
             )
         seconds = monotonic() - started
-        if self.residency.coordinator.tells:
+        if self.residency.coordinator.lists_models:
             await self.residency.coordinator.async_refresh()
         if not was_loaded:
             self._use.primed = None

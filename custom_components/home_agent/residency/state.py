@@ -2,19 +2,18 @@
 
 from datetime import timedelta
 from enum import StrEnum
-from typing import Final, Self, cast
+from typing import Any, Final, Self, cast
 
-from homeassistant.config_entries import ConfigSubentry
+from homeassistant.config_entries import ConfigEntry, ConfigSubentry
 from homeassistant.core import HomeAssistant, callback
 from homeassistant.util import dt as dt_util
 
 from ..coordinator import ServerCoordinator
 from ..keep_alive import InvalidKeepAlive, KeepAlive, default_keep_alive
 from ..model.listeners import Listeners
-from ..model.role import ModelRole
-from ..runtime import HomeAgentConfigEntry, merged_config, subentry_role
-from ..servers.base import LOAD_TIMEOUT, LoadedModel, Means
-from ..servers.factory import means_of
+from ..model.role import ModelRole, merged_config, subentry_role
+from ..servers.base import LOAD_TIMEOUT, LoadedModel, ServerCapability
+from ..servers.factory import server_capabilities
 
 # What a server said so short a time ago is still true.
 FRESH: Final = timedelta(seconds=2)
@@ -44,7 +43,7 @@ class ModelResidency:
     def __init__(
         self,
         hass: HomeAssistant,
-        entry: HomeAgentConfigEntry,
+        entry: ConfigEntry[Any],
         subentry: ConfigSubentry,
         coordinator: ServerCoordinator,
     ) -> None:
@@ -88,10 +87,10 @@ class ModelResidency:
         ]
 
     @property
-    def means(self) -> Means:
+    def capabilities(self) -> ServerCapability:
         """Return what can be done about the model."""
         kind = self.coordinator.connection.kind
-        return Means.NONE if kind is None else means_of(kind)
+        return ServerCapability.NONE if kind is None else server_capabilities(kind)
 
     @property
     def loaded(self) -> LoadedModel | None:
@@ -161,21 +160,24 @@ class ModelResidency:
         if before is None and model is not None:
             self.use.is_leaving = False
             if not is_first:
-                self.happened.tell(ResidencyEvent.LOADED)
+                self.happened.notify(ResidencyEvent.LOADED)
         elif before is not None and model is None:
             self.use.primed = None
             event = ResidencyEvent.EVICTED
             if self.use.is_leaving or self._was_due(before):
                 event = ResidencyEvent.UNLOADED
-            self.happened.tell(event)
+            self.happened.notify(event)
 
     def _was_due(self, before: LoadedModel) -> bool:
         """Return whether a model had to leave by now, as far as can be known."""
-        if self.keep_alive.nanoseconds == 0 or Means.KEEP_ALIVE not in self.means:
+        if (
+            self.keep_alive.nanoseconds == 0
+            or ServerCapability.KEEP_ALIVE not in self.capabilities
+        ):
             return True
         if before.expires_at is not None:
             return before.expires_at <= dt_util.utcnow() + FRESH
-        if before.forever or self.keep_alive.seconds is None:
+        if before.is_indefinite or self.keep_alive.seconds is None:
             return False
         # Where the server tells no time, our own last use does.
         ended = self.use.last_ended
@@ -185,11 +187,11 @@ class ModelResidency:
     @callback
     def _use_changed(self) -> None:
         """Look what the server made of a request that began or ended."""
-        if self.use.running or not self.coordinator.tells:
+        if self.use.running or not self.coordinator.lists_models:
             self._tell()
         else:
             # What it was before the request is true no more.
-            self.coordinator.hurry()
+            self.coordinator.refresh_soon()
 
     @callback
     def _tell(self) -> None:
@@ -197,4 +199,4 @@ class ModelResidency:
         told = (self.state, self.loaded, self.coordinator.last_update_success)
         if told != self._told:
             self._told = told
-            self.state_changed.tell()
+            self.state_changed.notify()

@@ -5,13 +5,13 @@ from collections.abc import Coroutine
 import logging
 from typing import Any, Final
 
+from homeassistant.config_entries import ConfigEntry
 from homeassistant.core import HomeAssistant, callback
 from homeassistant.exceptions import HomeAssistantError
 from homeassistant.helpers.start import async_at_started
 
 from ..coordinator import ServerCoordinator
 from ..model.role import Role
-from ..runtime import HomeAgentConfigEntry
 from ..servers.errors import ModelNotFound, ModelServerError
 from .checks import model_missing
 from .loader import ModelLoader
@@ -24,7 +24,7 @@ _ORDER: Final = (Role.LLM, Role.EMBEDDING, Role.EXTERNAL_LLM)
 
 @callback
 def async_keep_warm(
-    hass: HomeAssistant, entry: HomeAgentConfigEntry, coordinator: ServerCoordinator
+    hass: HomeAssistant, entry: ConfigEntry[Any], coordinator: ServerCoordinator
 ) -> None:
     """Warm the models of a server up, now and whenever it was away."""
     loaders = sorted(

@@ -48,7 +48,7 @@ class ServerKind(StrEnum):
     CLOUD = "cloud"
 
 
-class Means(Flag):
+class ServerCapability(Flag):
     """What a kind of server lets its users do about a model's residency.
 
     KEEP_ALIVE: each value of a keep_alive has its effect, by whatever means.
@@ -67,7 +67,7 @@ class Means(Flag):
     PULL = auto()
 
 
-class Capability(StrEnum):
+class ModelCapability(StrEnum):
     """What a model is made for."""
 
     CHAT = "chat"
@@ -107,9 +107,9 @@ class ServerModel:
     """A model that a server has; capabilities is None where it does not say."""
 
     name: str
-    capabilities: frozenset[Capability] | None = None
+    capabilities: frozenset[ModelCapability] | None = None
 
-    def may(self, capability: Capability) -> bool:
+    def may(self, capability: ModelCapability) -> bool:
         """Return whether the model can do it, or whether that is unknown."""
         return self.capabilities is None or capability in self.capabilities
 
@@ -127,7 +127,7 @@ class LoadedModel:
     size_bytes: int | None = None
     vram_bytes: int | None = None
     expires_at: datetime | None = None
-    forever: bool = False
+    is_indefinite: bool = False
     context_length: int | None = None
     is_loading: bool = False
     is_busy: bool = False
@@ -137,7 +137,7 @@ class ModelServer(ABC):
     """A server of models."""
 
     kind: ClassVar[ServerKind]
-    means: ClassVar[Means]
+    capabilities: ClassVar[ServerCapability]
 
     def __init__(self, session: aiohttp.ClientSession, connection: Connection) -> None:
         """Talk to the server of connection over session."""

@@ -10,7 +10,7 @@ from homeassistant.util import dt as dt_util
 
 from ..keep_alive import KeepAlive
 from .address import server_root
-from .base import LOAD_TIMEOUT, Connection, LoadedModel, Means, ServerKind
+from .base import LOAD_TIMEOUT, Connection, LoadedModel, ServerCapability, ServerKind
 from .errors import RequestRefused
 from .messages import JsonObject, LoadRequest
 from .openai_compatible import OpenAICompatibleServer
@@ -23,7 +23,13 @@ class DockerModelRunner(OpenAICompatibleServer):
     """Docker Model Runner; its imitation of Ollama reloads models, so is not used."""
 
     kind = ServerKind.DOCKER_MODEL_RUNNER
-    means = Means.KEEP_ALIVE | Means.LIST | Means.LOAD | Means.UNLOAD | Means.WARM
+    capabilities = (
+        ServerCapability.KEEP_ALIVE
+        | ServerCapability.LIST
+        | ServerCapability.LOAD
+        | ServerCapability.UNLOAD
+        | ServerCapability.WARM
+    )
 
     def __init__(self, session: aiohttp.ClientSession, connection: Connection) -> None:
         """Talk to the server of connection over session."""
@@ -109,7 +115,7 @@ def _loaded_model(model: JsonObject) -> LoadedModel:
     return LoadedModel(
         name=model["model_name"],
         expires_at=expires_at,
-        forever=forever,
+        is_indefinite=forever,
         is_loading=bool(model.get("loading")),
         is_busy=in_use,
     )

@@ -6,7 +6,7 @@ from typing import Final
 import aiohttp
 
 from .address import is_cloud
-from .base import Connection, Means, ModelServer, ServerKind
+from .base import Connection, ModelServer, ServerCapability, ServerKind
 from .detect import detect
 from .docker_model_runner import DockerModelRunner
 from .llama_cpp import LlamaCppRouter, LlamaCppServer
@@ -37,9 +37,9 @@ _CLASSES: Final[dict[ServerKind, type[ModelServer]]] = {
 }
 
 
-def means_of(kind: ServerKind) -> Means:
+def server_capabilities(kind: ServerKind) -> ServerCapability:
     """Return what a kind of server lets its users do about residency."""
-    return _CLASSES[kind].means
+    return _CLASSES[kind].capabilities
 
 
 def takes_keep_alive(kind: ServerKind) -> bool:
@@ -47,7 +47,10 @@ def takes_keep_alive(kind: ServerKind) -> bool:
 
     It takes effect, or it is sent to an unknown server that may understand it.
     """
-    return kind is ServerKind.OPENAI_COMPATIBLE or Means.KEEP_ALIVE in means_of(kind)
+    return (
+        kind is ServerKind.OPENAI_COMPATIBLE
+        or ServerCapability.KEEP_ALIVE in server_capabilities(kind)
+    )
 
 
 async def connect(

@@ -4,7 +4,7 @@ import asyncio
 from typing import Any, Final, override
 
 from .address import server_root
-from .base import LOAD_TIMEOUT, LoadedModel, Means, ServerKind
+from .base import LOAD_TIMEOUT, LoadedModel, ServerCapability, ServerKind
 from .errors import ModelServerError, RequestRefused
 from .messages import ChatRequest, LoadRequest
 from .own_rules import OneModelServer, OwnRulesServer
@@ -16,7 +16,7 @@ class LlamaCppServer(OneModelServer):
     """One model, always loaded; --sleep-idle-seconds lets it sleep."""
 
     kind = ServerKind.LLAMA_CPP
-    means = Means.WARM | Means.LIST
+    capabilities = ServerCapability.WARM | ServerCapability.LIST
 
     @override
     def is_model(self, name: str, loaded: LoadedModel) -> bool:
@@ -59,7 +59,7 @@ class LlamaCppServer(OneModelServer):
         return [
             LoadedModel(
                 name=props.get("model_alias") or props.get("model_path") or "",
-                forever=True,
+                is_indefinite=True,
                 context_length=settings.get("n_ctx"),
             )
         ]
@@ -69,7 +69,12 @@ class LlamaCppRouter(OwnRulesServer):
     """llama.cpp as a router: it loads on demand, --models-max at a time."""
 
     kind = ServerKind.LLAMA_CPP_ROUTER
-    means = Means.WARM | Means.LIST | Means.LOAD | Means.UNLOAD
+    capabilities = (
+        ServerCapability.WARM
+        | ServerCapability.LIST
+        | ServerCapability.LOAD
+        | ServerCapability.UNLOAD
+    )
 
     @override
     async def loaded_models(self) -> list[LoadedModel]:

@@ -6,7 +6,7 @@ from typing import Any, Final, override
 
 from ..keep_alive import KeepAlive
 from .address import server_root
-from .base import LOAD_TIMEOUT, LoadedModel, Means, ServerKind
+from .base import LOAD_TIMEOUT, LoadedModel, ServerCapability, ServerKind
 from .errors import ModelServerError, NotSupported
 from .messages import JsonObject, LoadRequest
 from .openai_compatible import OpenAICompatibleServer
@@ -23,7 +23,13 @@ class LMStudioServer(OpenAICompatibleServer):
     """
 
     kind = ServerKind.LM_STUDIO
-    means = Means.KEEP_ALIVE | Means.LIST | Means.LOAD | Means.UNLOAD | Means.WARM
+    capabilities = (
+        ServerCapability.KEEP_ALIVE
+        | ServerCapability.LIST
+        | ServerCapability.LOAD
+        | ServerCapability.UNLOAD
+        | ServerCapability.WARM
+    )
 
     @override
     def _residency(self, model: str, keep_alive: KeepAlive | None) -> JsonObject:
@@ -37,7 +43,7 @@ class LMStudioServer(OpenAICompatibleServer):
         self, model: str, keep_alive: KeepAlive | None
     ) -> AsyncIterator[None]:
         """Load the model explicitly for -1, unload it after the answer for 0."""
-        if keep_alive and keep_alive.forever:
+        if keep_alive and keep_alive.is_indefinite:
             await self._load_explicitly(model)
         yield
         if keep_alive and keep_alive.nanoseconds == 0:
@@ -68,7 +74,7 @@ class LMStudioServer(OpenAICompatibleServer):
     @override
     async def load(self, request: LoadRequest) -> None:
         """Load a model: explicitly for ever, else by a request with its ttl."""
-        if not request.keep_alive.forever or not await self._load_explicitly(
+        if not request.keep_alive.is_indefinite or not await self._load_explicitly(
             request.model
         ):
             await super().load(request)

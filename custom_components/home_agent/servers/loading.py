@@ -3,7 +3,7 @@
 from typing import Any, override
 
 from .address import server_root
-from .base import LOAD_TIMEOUT, LoadedModel, Means, ServerKind
+from .base import LOAD_TIMEOUT, LoadedModel, ServerCapability, ServerKind
 from .errors import InvalidAuth, RequestRefused
 from .messages import LoadRequest
 from .own_rules import OwnRulesServer
@@ -12,7 +12,12 @@ from .own_rules import OwnRulesServer
 class LoadingServer(OwnRulesServer):
     """What they share: the API is below the server's root."""
 
-    means = Means.WARM | Means.LIST | Means.LOAD | Means.UNLOAD
+    capabilities = (
+        ServerCapability.WARM
+        | ServerCapability.LIST
+        | ServerCapability.LOAD
+        | ServerCapability.UNLOAD
+    )
 
     def _root_url(self, path: str) -> str:
         """Return an address below the root."""
@@ -88,7 +93,7 @@ class LemonadeServer(LoadingServer):
         return [
             LoadedModel(
                 name=model["model_name"],
-                forever=bool(model.get("pinned")),
+                is_indefinite=bool(model.get("pinned")),
                 is_busy=bool(model.get("is_busy")),
             )
             for model in answer.get("all_models_loaded") or ()
@@ -99,7 +104,7 @@ class LemonadeServer(LoadingServer):
         """Load a model, pinned if it shall stay for ever."""
         await self.http.post(
             self._url("load"),
-            {"model_name": request.model, "pinned": request.keep_alive.forever},
+            {"model_name": request.model, "pinned": request.keep_alive.is_indefinite},
             timeout=LOAD_TIMEOUT,
         )
 

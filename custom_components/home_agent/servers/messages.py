@@ -1,7 +1,10 @@
 """What goes to a chat model and what comes back, the same for every server."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypedDict
+
+from homeassistant.helpers.json import json_bytes
 
 from ..keep_alive import KeepAlive
 
@@ -125,3 +128,9 @@ class ChatAnswer:
     tool_calls: tuple[ToolCall, ...]
     finish_reason: str | None
     stats: ChatStats
+
+
+def text_length(messages: Sequence[ChatMessage], tools: Sequence[ToolSpec]) -> int:
+    """Return the characters that a request gives a model to read."""
+    said = sum(len(message["content"]) for message in messages)
+    return said + (len(json_bytes(list(tools))) if tools else 0)

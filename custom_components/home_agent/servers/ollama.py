@@ -16,11 +16,11 @@ from ..keep_alive import KeepAlive
 from .address import server_root
 from .base import (
     LOAD_TIMEOUT,
-    Capability,
     Connection,
     LoadedModel,
-    Means,
+    ModelCapability,
     ModelServer,
+    ServerCapability,
     ServerKind,
     ServerModel,
 )
@@ -39,11 +39,11 @@ from .messages import (
 from .think_tags import ThinkTagSplitter
 
 _CAPABILITIES: Final = {
-    "completion": Capability.CHAT,
-    "embedding": Capability.EMBEDDING,
-    "tools": Capability.TOOLS,
-    "thinking": Capability.THINKING,
-    "vision": Capability.VISION,
+    "completion": ModelCapability.CHAT,
+    "embedding": ModelCapability.EMBEDDING,
+    "tools": ModelCapability.TOOLS,
+    "thinking": ModelCapability.THINKING,
+    "vision": ModelCapability.VISION,
 }
 # What runs in Ollama's cloud is never in this server's memory.
 _CLOUD_SUFFIXES: Final = (":cloud", "-cloud")
@@ -60,7 +60,14 @@ class OllamaServer(ModelServer):
     """An Ollama; an address with /v1 at its end is the same server."""
 
     kind = ServerKind.OLLAMA
-    means = ~Means.NONE
+    capabilities = (
+        ServerCapability.KEEP_ALIVE
+        | ServerCapability.LIST
+        | ServerCapability.LOAD
+        | ServerCapability.UNLOAD
+        | ServerCapability.WARM
+        | ServerCapability.PULL
+    )
 
     def __init__(self, session: aiohttp.ClientSession, connection: Connection) -> None:
         """Talk to the server of connection over session."""
@@ -311,7 +318,7 @@ class OllamaServer(ModelServer):
         return capabilities
 
 
-def _capabilities(names: list[str] | None) -> frozenset[Capability] | None:
+def _capabilities(names: list[str] | None) -> frozenset[ModelCapability] | None:
     """Return Ollama's capabilities in our words."""
     if names is None:
         return None
@@ -385,7 +392,7 @@ def _loaded_model(
         size_bytes=model.get("size"),
         vram_bytes=model.get("size_vram"),
         expires_at=None if forever else now + left,
-        forever=forever,
+        is_indefinite=forever,
         context_length=model.get("context_length"),
         is_busy=left < timedelta(0),
     )

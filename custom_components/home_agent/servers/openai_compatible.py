@@ -14,8 +14,8 @@ from .base import (
     LOAD_TIMEOUT,
     Connection,
     LoadedModel,
-    Means,
     ModelServer,
+    ServerCapability,
     ServerKind,
     ServerModel,
 )
@@ -46,7 +46,7 @@ class OpenAICompatibleServer(ModelServer):
     """
 
     kind = ServerKind.OPENAI_COMPATIBLE
-    means = Means.WARM
+    capabilities = ServerCapability.WARM
 
     def __init__(self, session: aiohttp.ClientSession, connection: Connection) -> None:
         """Talk to the server of connection over session."""
@@ -294,7 +294,7 @@ class CloudServer(OpenAICompatibleServer):
     """A known cloud: it has no models in memory to hold."""
 
     kind = ServerKind.CLOUD
-    means = Means.NONE
+    capabilities = ServerCapability.NONE
 
     @override
     def may_send_keep_alive(self, model: str) -> bool:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import override
 
 from .address import server_root
-from .base import LoadedModel, Means, ServerKind, ServerModel
+from .base import LoadedModel, ServerCapability, ServerKind, ServerModel
 from .messages import ChatRequest, JsonObject
 from .openai_compatible import CloudServer, OpenAICompatibleServer
 
@@ -12,7 +12,7 @@ from .openai_compatible import CloudServer, OpenAICompatibleServer
 class OwnRulesServer(OpenAICompatibleServer):
     """A server that ignores a keep_alive; so it gets none."""
 
-    means = Means.WARM
+    capabilities = ServerCapability.WARM
 
     @override
     def may_send_keep_alive(self, model: str) -> bool:
@@ -33,7 +33,7 @@ class VLLMServer(OwnRulesServer):
     """vLLM: what it serves is always in memory."""
 
     kind = ServerKind.VLLM
-    means = Means.WARM | Means.LIST
+    capabilities = ServerCapability.WARM | ServerCapability.LIST
 
     @override
     async def count_tokens(self, request: ChatRequest) -> int | None:
@@ -60,7 +60,7 @@ class VLLMServer(OwnRulesServer):
         return [
             LoadedModel(
                 name=model["id"],
-                forever=True,
+                is_indefinite=True,
                 context_length=model.get("max_model_len"),
             )
             for model in answer.get("data") or ()

@@ -6,9 +6,11 @@ from typing import Any, Final, Self, override
 
 from homeassistant.components import conversation
 from homeassistant.components.conversation.chat_log import current_chat_log
+from homeassistant.config_entries import ConfigEntry, ConfigSubentry
 from homeassistant.core import HomeAssistant
 from homeassistant.exceptions import HomeAssistantError
 from homeassistant.helpers import llm
+from homeassistant.util import slugify
 import probatio as vol
 
 from ..const import (
@@ -17,10 +19,11 @@ from ..const import (
     CONF_EXTERNAL_LLM_PROMPT,
     CONF_EXTERNAL_LLM_STREAM,
     CONF_EXTERNAL_LLM_TOOL_DESCRIPTION,
+    CONF_EXTERNAL_LLMS,
     DOMAIN,
 )
 from ..keep_alive import KeepAlive
-from ..model.role import ModelRole, Role
+from ..model.role import ModelRole, Role, merged_config
 from ..servers.base import collect
 from ..servers.errors import ModelServerError
 from ..servers.messages import ChatMessage
@@ -167,3 +170,29 @@ def _what_was_said(content: conversation.Content) -> ChatMessage | None:
     if isinstance(content, conversation.AssistantContent) and content.content:
         return {"role": "assistant", "content": content.content}
     return None
+
+
+def external_llm_tools(
+    hass: HomeAssistant, entry: ConfigEntry[Any], subentry: ConfigSubentry
+) -> list[ExternalLLMTool]:
+    """Return the tools for the external LLMs that a conversation agent may ask.
+
+    Where there are several, each tool's name tells its subentry's title.
+    """
+    chosen = [
+        external
+        for subentry_id in subentry.data.get(CONF_EXTERNAL_LLMS, ())
+        if (external := entry.subentries.get(subentry_id))
+    ]
+    if len(chosen) == 1:
+        return [ExternalLLMTool(hass, merged_config(entry, chosen[0]))]
+    tools: dict[str, ExternalLLMTool] = {}
+    for external in chosen:
+        name = base = f"{DOMAIN}__ask_{slugify(external.title)}"[:60]
+        number = 1
+        while name in tools:
+            number += 1
+            name = f"{base}_{number}"
+        config = merged_config(entry, external)
+        tools[name] = ExternalLLMTool(hass, config, name=name)
+    return list(tools.values())

@@ -8,8 +8,8 @@ import probatio as vol
 
 from ..const import DOMAIN
 from ..home.live_state import live_state
-from ..runtime import embedding_manager
 from ..search.entity_search import EntityFilter, EntityMatch, entity_search
+from ..vector_db_manager import embedding_manager
 
 DEFAULT_LIMIT: Final = 10
 MAX_LIMIT: Final = 50

@@ -13,8 +13,8 @@ import pytest
 from custom_components.home_agent.keep_alive import KeepAlive
 from custom_components.home_agent.servers.base import (
     Connection,
-    Means,
     ModelServer,
+    ServerCapability,
     ServerKind,
     collect,
 )
@@ -24,7 +24,7 @@ from custom_components.home_agent.servers.errors import (
 )
 from custom_components.home_agent.servers.factory import (
     connect,
-    means_of,
+    server_capabilities,
     takes_keep_alive,
 )
 from custom_components.home_agent.servers.messages import (
@@ -107,16 +107,18 @@ async def test_each_is_found_and_sent_no_keep_alive(
     """None of them knows Ollama's field; whole, streamed and embedded."""
     server = await start(stand_in)
     assert server.kind is kind
-    assert Means.WARM in server.means
+    assert ServerCapability.WARM in server.capabilities
     await server.chat(ask())
     assert (await collect(server.chat_stream(ask()))).content
     await server.embed(EMBED, ["x"], FIVE_MINUTES)
     await server.load(LoadRequest(model=CHAT, keep_alive=FIVE_MINUTES))
     questions = stand_in.sent("/v1/chat/completions", "/v1/embeddings")
     assert not any("keep_alive" in body for body in questions)
-    if Means.LIST in server.means:
+    if ServerCapability.LIST in server.capabilities:
         assert CHAT in await loaded(server)
-    if Means.UNLOAD in server.means and not getattr(stand_in, "old", False):
+    if ServerCapability.UNLOAD in server.capabilities and not getattr(
+        stand_in, "old", False
+    ):
         await server.unload(CHAT)
         assert CHAT not in await loaded(server)
 
@@ -130,7 +132,7 @@ def test_what_is_offered() -> None:
         ServerKind.OPENAI_COMPATIBLE,
     }
     for kind in (ServerKind.CLOUD, ServerKind.LITELLM):
-        assert means_of(kind) is Means.NONE
+        assert server_capabilities(kind) is ServerCapability.NONE
 
 
 # --- LM Studio ------------------------------------------------------------------
@@ -207,7 +209,7 @@ async def test_llama_cpp_tells_what_it_is_doing(start: Start) -> None:
     stand_in = LlamaCppStandIn()
     server = await start(stand_in)
     (model,) = await server.loaded_models() or ()
-    assert model.forever
+    assert model.is_indefinite
     assert model.context_length == 4096
     assert server.is_model("whatever", model)
     stand_in.state = "loading"
@@ -256,10 +258,10 @@ async def test_lemonade_pins_for_ever(start: Start) -> None:
     server = await start(LemonadeStandIn())
     await server.load(LoadRequest(model=CHAT, keep_alive=FIVE_MINUTES))
     (model,) = await server.loaded_models() or ()
-    assert not model.forever
+    assert not model.is_indefinite
     await server.load(LoadRequest(model=CHAT, keep_alive=FOREVER))
     (model,) = await server.loaded_models() or ()
-    assert model.forever
+    assert model.is_indefinite
 
 
 async def test_docker_model_runner_is_configured(start: Start) -> None:

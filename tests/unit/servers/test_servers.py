@@ -14,10 +14,10 @@ import pytest
 
 from custom_components.home_agent.keep_alive import KeepAlive
 from custom_components.home_agent.servers.base import (
-    Capability,
     Connection,
-    Means,
+    ModelCapability,
     ModelServer,
+    ServerCapability,
     ServerKind,
     collect,
 )
@@ -370,7 +370,7 @@ async def test_load_see_unload_on_ollama(
         seconds=5
     )
     assert (llama.context_length, nomic.expires_at) == (8192, None)
-    assert (llama.forever, nomic.forever) == (False, True)
+    assert (llama.is_indefinite, nomic.is_indefinite) == (False, True)
     assert server.is_model("nomic-embed-text", nomic)
     assert llama.size_bytes == llama.vram_bytes == 2 * 2**30
     await server.unload("llama3.2:3b")
@@ -436,7 +436,7 @@ async def test_an_unknown_server_is_asked_a_token(
 ) -> None:
     """It loads what it must; more is not known of it."""
     server = await server_of(hass, openai)
-    assert server.means is Means.WARM
+    assert server.capabilities is ServerCapability.WARM
     assert await server.loaded_models() is None
     await server.load(LoadRequest(model="local-model", keep_alive=FIVE_MINUTES))
     await server.load(
@@ -504,9 +504,11 @@ async def test_capabilities(hass: HomeAssistant) -> None:
         async with OllamaStandIn(version=version) as stand_in:
             models = await (await server_of(hass, stand_in)).list_models()
         named = {model.name: model for model in models}
-        assert named["nomic-embed-text:latest"].capabilities == {Capability.EMBEDDING}
-        assert named["qwen3:8b"].may(Capability.THINKING)
-        assert not named["qwen3:8b"].may(Capability.VISION)
+        assert named["nomic-embed-text:latest"].capabilities == {
+            ModelCapability.EMBEDDING
+        }
+        assert named["qwen3:8b"].may(ModelCapability.THINKING)
+        assert not named["qwen3:8b"].may(ModelCapability.VISION)
         shows = len(stand_in.sent("/api/show"))
         assert shows == (0 if version == "0.33.0" else len(models))
 
