@@ -19,9 +19,8 @@ from homeassistant import loader
 from homeassistant.components import conversation
 from homeassistant.components.homeassistant.exposed_entities import async_expose_entity
 from homeassistant.config_entries import ConfigSubentryData
-from homeassistant.core import Context, HomeAssistant, callback
+from homeassistant.core import Context, HomeAssistant
 from homeassistant.helpers import frame
-from homeassistant.helpers.dispatcher import async_dispatcher_connect
 from homeassistant.setup import async_setup_component
 
 import tests.ha_2026_11  # isort: skip - before the plugin
@@ -32,7 +31,7 @@ from pytest_homeassistant_custom_component.common import (
 
 import custom_components.home_agent
 from custom_components.home_agent.const import DOMAIN
-from custom_components.home_agent.model.use import SIGNAL_TURN, TurnFigures
+from custom_components.home_agent.model.turn_record import TurnRecord
 from scripts import llama_cpp_server
 
 assert tests.ha_2026_11
@@ -93,15 +92,11 @@ async def one_round(hass: HomeAssistant, *, warm_up: bool) -> dict[str, float]:
     entry.add_to_hass(hass)
     assert await hass.config_entries.async_setup(entry.entry_id)
     await hass.async_block_till_done(wait_background_tasks=True)
-    (subentry_id,) = entry.subentries
-    turns: list[TurnFigures] = []
-    signal = SIGNAL_TURN.format(subentry_id)
+    (residency,) = entry.runtime_data.residencies.values()
+    use = residency.use
+    turns: list[TurnRecord] = []
 
-    @callback
-    def keep(figures: TurnFigures) -> None:
-        turns.append(figures)
-
-    end = async_dispatcher_connect(hass, signal, keep)
+    end = use.turn_ended.add(turns.append)
     for question in QUESTIONS:
         await conversation.async_converse(
             hass, question, None, Context(), "en", "conversation.agent"
@@ -123,7 +118,7 @@ async def one_round(hass: HomeAssistant, *, warm_up: bool) -> dict[str, float]:
     }
 
 
-def evaluated(turn: TurnFigures) -> float:
+def evaluated(turn: TurnRecord) -> float:
     """Return the prompt tokens that did not come from the cache."""
     return float((turn.prompt_tokens or 0) - (turn.cached_tokens or 0))
 

@@ -38,6 +38,12 @@ def _integration(enable_custom_integrations: None, socket_enabled: None) -> None
     """Let Home Assistant find the integration, and tests use loopback."""
 
 
+@pytest.fixture(autouse=True)
+def _no_pause_before_a_retry(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Repeat a lost request at once: no test sleeps."""
+    monkeypatch.setattr("custom_components.home_agent.model.turn.RETRY_PAUSE", 0.0)
+
+
 @pytest.fixture
 def hass_config_dir(tmp_path: Path) -> str:
     """Return an empty configuration folder for each test."""

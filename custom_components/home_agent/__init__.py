@@ -12,15 +12,18 @@ from homeassistant.helpers.aiohttp_client import async_get_clientsession
 from homeassistant.helpers.typing import ConfigType
 
 from .const import CONF_LLM_SERVER_KIND, DOMAIN, SUBENTRY_EMBEDDING
-from .coordinator import shared_coordinator
+from .coordinator import ServerCoordinator
 from .device import async_register_devices
 from .dialogs.migration import async_migrate_from_version_1
 from .model.role import Role, merged_config, role_connection, subentry_role
 from .model.use import model_uses
-from .residency.checks import ResidencyChecks, check_index, forget_gone
+from .residency.checks import async_start_checks
+from .residency.checks.index_stuck import check_index
+from .residency.checks.issues import clear_issues_of_removed
 from .residency.loader import ModelLoader
+from .residency.primer import Primer
 from .residency.state import ModelResidency
-from .residency.warm_up import async_keep_warm
+from .residency.warm_up import WarmUp
 from .runtime import HomeAgentConfigEntry, HomeAgentData
 from .servers.address import server_root
 from .servers.errors import InvalidAuth, ModelServerError
@@ -41,7 +44,7 @@ CONFIG_SCHEMA = cv.config_entry_only_config_schema(DOMAIN)
 
 
 async def async_setup(hass: HomeAssistant, config: ConfigType) -> bool:
-    """Register the actions."""
+    """Register the actions and read how the models were used."""
     async_setup_actions(hass)
     await model_uses(hass).async_load()
     return True
@@ -50,24 +53,37 @@ async def async_setup(hass: HomeAssistant, config: ConfigType) -> bool:
 async def async_setup_entry(hass: HomeAssistant, entry: HomeAgentConfigEntry) -> bool:
     """Connect to the server and set up its model roles."""
     await _async_connect(hass, entry)
-    entry.runtime_data = HomeAgentData()
+    data = entry.runtime_data = HomeAgentData()
     for subentry in entry.subentries.values():
-        _watch(hass, entry, subentry)
+        _add_role(hass, entry, subentry)
     async_register_devices(hass, entry)
     for subentry in entry.get_subentries_of_type(SUBENTRY_EMBEDDING):
         manager = VectorDBManager(hass, merged_config(entry, subentry))
-        residency = entry.runtime_data.residencies[subentry.subentry_id]
-        check_index(hass, entry, residency, manager)
+        check_index(data.residencies[subentry.subentry_id], manager)
         await manager.async_start()
         entry.async_on_unload(manager.async_stop)
-        entry.runtime_data.vector_db_managers[subentry.subentry_id] = manager
+        data.vector_db_managers[subentry.subentry_id] = manager
     await hass.config_entries.async_forward_entry_setups(entry, PLATFORMS)
     entry.async_on_unload(entry.add_update_listener(_async_reload))
-    for residency in entry.runtime_data.residencies.values():
-        ResidencyChecks(hass, entry, residency)
-    forget_gone(hass, entry)
-    for coordinator in entry.runtime_data.coordinators.values():
-        async_keep_warm(hass, entry, coordinator)
+    for residency in data.residencies.values():
+        async_start_checks(residency)
+    clear_issues_of_removed(hass, entry)
+    for coordinator in data.coordinators.values():
+        WarmUp(
+            hass,
+            entry,
+            coordinator,
+            (
+                loader
+                for loader in data.loaders.values()
+                if loader.residency.coordinator is coordinator
+            ),
+            (
+                primer
+                for primer in data.primers.values()
+                if primer.loader.residency.coordinator is coordinator
+            ),
+        ).async_start()
     return True
 
 
@@ -77,38 +93,40 @@ async def async_unload_entry(hass: HomeAssistant, entry: HomeAgentConfigEntry) -
 
 
 async def async_remove_entry(hass: HomeAssistant, entry: HomeAgentConfigEntry) -> None:
-    """Remove the indexes and the issues of an entry that is removed."""
-    forget_gone(hass, entry, is_removed=True)
+    """Remove the indexes and the repair issues of a removed entry."""
+    clear_issues_of_removed(hass, entry, is_removed=True)
     for subentry in entry.get_subentries_of_type(SUBENTRY_EMBEDDING):
         await _async_delete_index(VectorDBManager(hass, merged_config(entry, subentry)))
 
 
 async def async_migrate_entry(hass: HomeAssistant, entry: ConfigEntry[Any]) -> bool:
-    """Take over an entry of version 1; refuse one of a later version."""
+    """Migrate an entry of version 1; refuse one of a later version than ours."""
     if entry.version == 1:
         async_migrate_from_version_1(hass, entry)
     return entry.version == 2
 
 
 @callback
-def _watch(
+def _add_role(
     hass: HomeAssistant, entry: HomeAgentConfigEntry, subentry: ConfigSubentry
 ) -> None:
-    """Make what knows the residency of a subentry's model, and what loads it."""
+    """Add the objects of a subentry's model to the data of its entry."""
     data = entry.runtime_data
-    connection = role_connection(
-        merged_config(entry, subentry), subentry_role(subentry)
-    )
+    role = subentry_role(subentry)
+    connection = role_connection(merged_config(entry, subentry), role)
     root = server_root(connection.url)
     if root not in data.coordinators:
-        data.coordinators[root] = shared_coordinator(hass, entry, connection)
+        data.coordinators[root] = ServerCoordinator(hass, entry, connection)
     residency = ModelResidency(hass, entry, subentry, data.coordinators[root])
+    loader = ModelLoader(residency)
     data.residencies[subentry.subentry_id] = residency
-    data.loaders[subentry.subentry_id] = ModelLoader(hass, entry, residency)
+    data.loaders[subentry.subentry_id] = loader
+    if role is Role.LLM:
+        data.primers[subentry.subentry_id] = Primer(loader)
 
 
 async def _async_connect(hass: HomeAssistant, entry: HomeAgentConfigEntry) -> None:
-    """Make sure that the entry's server answers, and store its kind.
+    """Check that the entry's server answers, and store its kind.
 
     Raise ConfigEntryAuthFailed if it refuses the key and ConfigEntryNotReady if
     it does not answer.
@@ -136,7 +154,7 @@ async def _async_connect(hass: HomeAssistant, entry: HomeAgentConfigEntry) -> No
 
 
 async def _async_reload(hass: HomeAssistant, entry: HomeAgentConfigEntry) -> None:
-    """Reload an entry that was changed; the index of a removed subentry goes."""
+    """Reload a changed entry, and remove the indexes of removed subentries."""
     managers = entry.runtime_data.vector_db_managers
     gone = [item for key, item in managers.items() if key not in entry.subentries]
     await hass.config_entries.async_reload(entry.entry_id)
@@ -145,8 +163,8 @@ async def _async_reload(hass: HomeAssistant, entry: HomeAgentConfigEntry) -> Non
 
 
 async def _async_delete_index(manager: VectorDBManager) -> None:
-    """Remove an index that nobody needs any more, if its store can be reached."""
+    """Remove an index, if its store can be reached."""
     try:
         await manager.async_delete()
     except ModelServerError as err:
-        _LOGGER.warning("An index stays where it is: %s", err.log_text)
+        _LOGGER.warning("Cannot remove an index: %s", err.log_text)

@@ -1,21 +1,17 @@
 """The agent: one turn of conversation with the primary LLM."""
 
 from collections.abc import AsyncGenerator, Mapping, Sequence
-from contextlib import aclosing, nullcontext
+from contextlib import aclosing
 from dataclasses import asdict
 from functools import partial
 import logging
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from homeassistant.components import conversation
+from homeassistant.const import MAJOR_VERSION, MINOR_VERSION
 from homeassistant.core import HomeAssistant
 from homeassistant.exceptions import HomeAssistantError
-from homeassistant.helpers import llm
-from homeassistant.util.json import (
-    JSON_DECODE_EXCEPTIONS,
-    JsonObjectType,
-    json_loads,
-)
+from homeassistant.helpers.translation import async_get_translations
 
 from .const import (
     CONF_LLM_KEEP_ALIVE,
@@ -27,30 +23,28 @@ from .const import (
 from .home.exposed import is_exposed
 from .keep_alive import KeepAlive
 from .model.role import ModelRole, Role
-from .model.use import Turn
+from .model.turn import Turn
 from .prompt.context_size import async_prompt_size
 from .prompt.history import Histories, History
 from .prompt.messages import async_messages, tool_specs
 from .prompt.prefix import prefix_key
 from .prompt.retrieval import Retrieval
-from .servers.errors import ConnectionLost
+from .prompt.tool_calls import ChatLogDelta, tool_deltas
 from .servers.messages import (
     ChatAnswer,
     ChatDelta,
     ChatMessage,
     ChatRequest,
-    ToolCall,
     ToolSpec,
 )
 
 _LOGGER = logging.getLogger(__name__)
 
-# How often the model may ask for tools before it must answer.
-MAX_TOOL_ROUNDS: Final = 10
-
-type _HassDelta = (
-    conversation.AssistantContentDeltaDict | conversation.ToolResultContentDeltaDict
-)
+# How often in a turn the model may call tools; then it must answer.
+MAX_TOOL_ROUNDS: Final = 9
+# Since 2026.11 an empty answer is a silent one: Home Assistant only plays a sound.
+_HAS_SILENT_RESPONSE: Final = (MAJOR_VERSION, MINOR_VERSION) >= (2026, 11)
+_CONFIRMATION: Final = f"component.{DOMAIN}.exceptions.done.message"
 
 
 class HomeAgent:
@@ -73,33 +67,35 @@ class HomeAgent:
         Raise a ModelServerError if the server fails, a HomeAssistantError if the
         model gives no answer. What was said and done until then stays.
         """
-        offered = tool_specs(chat_log.llm_api)
-        history = self._histories.of(chat_log)
-        history.forget_hidden(partial(is_exposed, self.hass))
-        with self._role.turn() as turn:
+        tools = tool_specs(chat_log.llm_api)
+        history = self._histories.async_get(chat_log)
+        history.remove_hidden(chat_log, partial(is_exposed, self.hass))
+        with Turn(self._role) as turn:
             if isinstance(question := chat_log.content[-1], conversation.UserContent):
                 context = await self._retrieval.async_context(
                     chat_log, question.content
                 )
                 history.begin_turn(question, context)
-            for round_number in range(MAX_TOOL_ROUNDS):
-                messages = await self._async_messages(chat_log, history, offered, turn)
-                turn.prefix = prefix_key(messages, offered)
-                # In the last round nothing is left but to answer.
-                tools = offered if round_number < MAX_TOOL_ROUNDS - 1 else []
-                answer = self._deltas(chat_log, messages, tools, turn)
-                async with aclosing(answer) as deltas:
+            for tool_round in range(MAX_TOOL_ROUNDS + 1):
+                messages = await self._async_messages(chat_log, history, tools, turn)
+                turn.prefix_key = prefix_key(messages, tools)
+                deltas = self._deltas(
+                    chat_log,
+                    messages,
+                    tools,
+                    turn,
+                    may_call=tool_round < MAX_TOOL_ROUNDS,
+                )
+                async with aclosing(deltas):
                     async for _ in chat_log.async_add_delta_content_stream(
                         agent_id, deltas
                     ):
                         pass
-                if not chat_log.unresponded_tool_results:
+                if not needs_another_request(chat_log):
                     break
-        last = chat_log.content[-1]
-        if not isinstance(last, conversation.AssistantContent) or not last.content:
-            raise HomeAssistantError(
-                translation_domain=DOMAIN, translation_key="no_answer"
-            )
+        self._histories.async_keep(chat_log, history)
+        if needs_another_request(chat_log):
+            raise _no_answer()
 
     async def _async_messages(
         self,
@@ -108,19 +104,28 @@ class HomeAgent:
         tools: Sequence[ToolSpec],
         turn: Turn,
     ) -> list[ChatMessage]:
-        """Return the messages: as much as the model's context has room for."""
+        """Return the messages to send: as much as fits the context of the model."""
         while True:
             messages = await async_messages(
-                self.hass, history.told(chat_log.content), history.context_of
+                self.hass,
+                history.messages_to_send(chat_log.content),
+                history.context_of,
             )
-            request = self._request(messages, tools, None)
-            size = await async_prompt_size(self._role, request)
+            size = await async_prompt_size(
+                self._role, self._request(messages, tools, None)
+            )
             if size.fits:
                 break
             turn.wanted_tokens = max(turn.wanted_tokens, size.tokens)
             if not history.shorten(chat_log.content):
                 break
-        history.sent()
+            _LOGGER.debug(
+                "Sending less of the conversation: the prompt has %d tokens, the"
+                " context has room for %s",
+                size.tokens,
+                size.room,
+            )
+        history.freeze_context()
         return messages
 
     async def _call_llm(
@@ -130,61 +135,62 @@ class HomeAgent:
         tools: Sequence[ToolSpec] = (),
         keep_alive: str | int | None = None,
         turn: Turn | None = None,
+        tool_choice: Literal["none"] | None = None,
     ) -> ChatAnswer:
         """Return the primary LLM's answer in one piece.
 
-        keep_alive takes the place of the configured one; without a turn this is
-        one of its own.
+        keep_alive replaces the configured value. Without a turn the request is a turn
+        of its own. tool_choice "none" forbids to call the tools.
         """
-        request = self._request(messages, tools, keep_alive)
-        with self._role.turn() if turn is None else nullcontext(turn) as asked:
-            try:
-                return await asked.chat(request)
-            except ConnectionLost as err:
-                # No part of an answer was used: asking again does nothing twice.
-                _LOGGER.debug("Asking again: %s", err.log_text)
-                return await asked.chat(request)
+        request = self._request(messages, tools, keep_alive, tool_choice)
+        return await (turn or Turn(self._role)).chat(request)
 
-    async def _call_llm_streaming(
+    def _call_llm_streaming(
         self,
         messages: list[ChatMessage],
         *,
         tools: Sequence[ToolSpec] = (),
         keep_alive: str | int | None = None,
         turn: Turn | None = None,
+        tool_choice: Literal["none"] | None = None,
     ) -> AsyncGenerator[ChatDelta]:
-        """Yield the primary LLM's answer as it is made.
+        """Yield the primary LLM's answer as it is made; arguments as of _call_llm."""
+        request = self._request(messages, tools, keep_alive, tool_choice)
+        return (turn or Turn(self._role)).chat_stream(request)
 
-        keep_alive takes the place of the configured one; without a turn this is
-        one of its own. A stream that breaks is asked for once more as long as
-        nothing of it was passed on; tool calls come last, so none of them has
-        been started then.
-        """
-        request = self._request(messages, tools, keep_alive)
-        with self._role.turn() if turn is None else nullcontext(turn) as asked:
-            stream = asked.chat_stream(request)
-            try:
-                first = await anext(stream)
-            except ConnectionLost as err:
-                _LOGGER.debug("Asking again: %s", err.log_text)
-                stream = asked.chat_stream(request)
-                first = await anext(stream)
-            async with aclosing(stream):
-                yield first
-                async for delta in stream:
-                    yield delta
+    async def _call_llm_in_one_delta(
+        self,
+        messages: list[ChatMessage],
+        *,
+        tools: Sequence[ToolSpec],
+        turn: Turn,
+        tool_choice: Literal["none"] | None,
+    ) -> AsyncGenerator[ChatDelta]:
+        """Yield the answer of _call_llm."""
+        answer = await self._call_llm(
+            messages, tools=tools, turn=turn, tool_choice=tool_choice
+        )
+        yield ChatDelta(
+            content=answer.content,
+            thinking=answer.thinking,
+            tool_calls=answer.tool_calls,
+            finish_reason=answer.finish_reason,
+            stats=answer.stats,
+        )
 
     def _request(
         self,
         messages: list[ChatMessage],
         tools: Sequence[ToolSpec],
         keep_alive: str | int | None,
+        tool_choice: Literal["none"] | None = None,
     ) -> ChatRequest:
         """Return a request with the keep_alive of this role."""
         return self._role.chat_request(
             messages,
             KeepAlive.for_role(CONF_LLM_KEEP_ALIVE, self._config, keep_alive),
             tools,
+            tool_choice,
         )
 
     async def _deltas(
@@ -193,102 +199,81 @@ class HomeAgent:
         messages: list[ChatMessage],
         tools: list[ToolSpec],
         turn: Turn,
-    ) -> AsyncGenerator[_HassDelta]:
-        """Yield one answer of the model as deltas of a chat log."""
+        *,
+        may_call: bool,
+    ) -> AsyncGenerator[ChatLogDelta]:
+        """Yield one answer of the model as deltas of a chat log.
+
+        An empty answer to tools that have succeeded is a silent response, or a short
+        confirmation where Home Assistant has none.
+        """
         yield {"role": "assistant"}
-        if not self._stream:
-            answer = await self._call_llm(messages, tools=tools, turn=turn)
-            delta = ChatDelta(
-                content=answer.content,
-                thinking=answer.thinking,
-                tool_calls=answer.tool_calls,
-                stats=answer.stats,
-            )
-            for hass_delta in self._hass_deltas(chat_log, delta):
-                yield hass_delta
+        is_empty, finish_reason = True, None
+        ask = self._call_llm_streaming if self._stream else self._call_llm_in_one_delta
+        tool_choice: Literal["none"] | None = None if may_call else "none"
+        answer = ask(messages, tools=tools, turn=turn, tool_choice=tool_choice)
+        async with aclosing(answer):
+            async for delta in answer:
+                if delta.content or delta.thinking:
+                    yield {
+                        "content": delta.content or None,
+                        "thinking_content": delta.thinking or None,
+                    }
+                if delta.stats:
+                    chat_log.async_trace(
+                        {"model": self._role.model, "stats": asdict(delta.stats)}
+                    )
+                if delta.tool_calls:
+                    calls = tool_deltas(delta.tool_calls, tools, may_call=may_call)
+                    for tool_delta in calls:
+                        yield tool_delta
+                if delta.content.strip() or delta.tool_calls:
+                    is_empty = False
+                finish_reason = delta.finish_reason or finish_reason
+        if not is_empty:
             return
-        stream = self._call_llm_streaming(messages, tools=tools, turn=turn)
-        async with aclosing(stream):
-            async for delta in stream:
-                for hass_delta in self._hass_deltas(chat_log, delta):
-                    yield hass_delta
+        if not all_tools_succeeded(chat_log):
+            raise _no_answer(finish_reason)
+        _LOGGER.debug("The model is silent after tools that have succeeded")
+        yield {"content": await self._async_confirmation(chat_log)}
 
-    def _hass_deltas(
-        self, chat_log: conversation.ChatLog, delta: ChatDelta
-    ) -> list[_HassDelta]:
-        """Return a delta of the server as deltas of a chat log."""
-        result: list[_HassDelta] = []
-        if delta.content or delta.thinking:
-            result.append(
-                {
-                    "content": delta.content or None,
-                    "thinking_content": delta.thinking or None,
-                }
-            )
-        if delta.tool_calls and chat_log.llm_api is None:
-            _LOGGER.warning("The model called a tool, but none was offered")
-        elif delta.tool_calls:
-            result += _tool_deltas(delta.tool_calls)
-        if delta.stats:
-            chat_log.async_trace(
-                {"model": self._role.model, "stats": asdict(delta.stats)}
-            )
-        return result
-
-
-def _tool_deltas(calls: Sequence[ToolCall]) -> list[_HassDelta]:
-    """Return the deltas that start tool calls.
-
-    A call whose arguments are no JSON object is not made: the model is told so,
-    as if by the tool, and may try again.
-    """
-    inputs: list[llm.ToolInput] = []
-    refusals: list[_HassDelta] = []
-    for call in calls:
-        tool_input = llm.ToolInput(
-            tool_name=call.name,
-            tool_args=_repaired(call.arguments or {}),
-            external=call.arguments is None,
+    async def _async_confirmation(self, chat_log: conversation.ChatLog) -> str:
+        """Return what an empty answer to successful tools says: nothing, or "Done."."""
+        if _HAS_SILENT_RESPONSE:
+            return ""
+        language = self.hass.config.language
+        if chat_log.llm_api is not None:
+            language = chat_log.llm_api.llm_context.language or language
+        texts = await async_get_translations(
+            self.hass, language, "exceptions", {DOMAIN}
         )
-        # Results find their call by its id; some servers number each reply anew,
-        # or give every call of a reply the same id.
-        if call.id and call.id not in {earlier.id for earlier in inputs}:
-            tool_input.id = call.id
-        inputs.append(tool_input)
-        if call.arguments is None:
-            error: JsonObjectType = {
-                "error": "The arguments were not a JSON object. Try again."
-            }
-            refusals.append(
-                {
-                    "role": "tool_result",
-                    "tool_call_id": tool_input.id,
-                    "tool_name": call.name,
-                    "result": llm.ToolResult(data=error, error=True),
-                }
-            )
-    return [{"tool_calls": inputs}, *refusals]
+        return texts[_CONFIRMATION]
 
 
-def _repaired(arguments: dict[str, Any]) -> dict[str, Any]:
-    """Return a tool call's arguments without the usual faults of small models.
+def needs_another_request(chat_log: conversation.ChatLog) -> bool:
+    """Return whether the model must be asked again: the last item is a tool's result.
 
-    They fill in null or "" where an argument should be left out, and write
-    lists and objects as strings (seen with llama3.1 8B by Home Assistant's own
-    Ollama integration).
+    Every answer that calls no tool ends the turn, an empty one too: asked again, the
+    model might call its tools a second time.
     """
-    return {
-        key: _parsed(value)
-        for key, value in arguments.items()
-        if value is not None and value != ""
-    }
+    return chat_log.unresponded_tool_results
 
 
-def _parsed(value: Any) -> Any:
-    """Return the list or object that a string holds, or the value as it is."""
-    if isinstance(value, str) and (value[:1], value[-1:]) in (("[", "]"), ("{", "}")):
-        try:
-            return json_loads(value)
-        except JSON_DECODE_EXCEPTIONS:
-            return value
-    return value
+def all_tools_succeeded(chat_log: conversation.ChatLog) -> bool:
+    """Return whether the chat log ends with tool results, and none is an error."""
+    results = []
+    for item in reversed(chat_log.content):
+        if not isinstance(item, conversation.ToolResultContent):
+            break
+        results.append(item.result)
+    return bool(results) and not any(result.error for result in results)
+
+
+def _no_answer(finish_reason: str | None = None) -> HomeAssistantError:
+    """Return the error for a turn that ends without an answer.
+
+    finish_reason "length" says that the model was cut off, by its maximum answer
+    length or by the end of its context.
+    """
+    key = "answer_too_long" if finish_reason == "length" else "no_answer"
+    return HomeAssistantError(translation_domain=DOMAIN, translation_key=key)

@@ -64,6 +64,8 @@ DEFAULT_EMBEDDING_KEEP_ALIVE: Final = "5m"
 # make the two reload each other's model.
 DEFAULT_NUM_CTX: Final = 8192
 DEFAULT_IDLE_TIMEOUT: Final = 300
+# Tokens of one answer; a model that repeats itself, or thinks without end, is cut off.
+DEFAULT_MAX_TOKENS: Final = 4096
 DEFAULT_MAX_HISTORY: Final = 20
 # Exposed entities from which on retrieval takes the place of the list, and how
 # many of them each question brings.

@@ -27,7 +27,7 @@ from .tools.external_llm import external_llm_tools
 
 _LOGGER = logging.getLogger(__name__)
 
-# A turn waits for a model, not for another turn.
+# Several turns may run at the same time.
 PARALLEL_UPDATES = 0
 
 
@@ -63,8 +63,8 @@ class HomeAgentConversationEntity(conversation.ConversationEntity):
         tools = external_llm_tools(hass, entry, subentry)
         self._llm_api = AgentAPI(hass, config, tools) if api_ids or tools else None
         self._prefix = Prefix(hass, self._llm_api, self._prompt)
-        self._loader = entry.runtime_data.loaders[subentry.subentry_id]
-        self._loader.prefix = self._prefix
+        self._primer = entry.runtime_data.primers[subentry.subentry_id]
+        self._primer.make_prefix = self._prefix.async_make
         self._attr_unique_id = subentry.subentry_id
         self._attr_device_info = device_info(entry, subentry)
         # The search tool comes with the Assist API.
@@ -76,10 +76,10 @@ class HomeAgentConversationEntity(conversation.ConversationEntity):
 
     @override
     async def async_added_to_hass(self) -> None:
-        """Take over who asked last: their prompt is the one to prime."""
+        """Restore who asked last: the prompt for them is primed."""
         await super().async_added_to_hass()
         if self._llm_api is not None:
-            # What was hidden is gone from the prompt of a conversation that goes on.
+            # A conversation that goes on must not name hidden entities any more.
             self.async_on_remove(
                 async_listen_entity_updates(
                     self.hass, conversation.DOMAIN, self._llm_api.renew
@@ -92,22 +92,25 @@ class HomeAgentConversationEntity(conversation.ConversationEntity):
     @property
     @override
     def extra_restore_state_data(self) -> RestoredExtraData:
-        """Return who asked last, to be kept over a restart."""
+        """Return who asked last, to restore it after a restart."""
         return RestoredExtraData(self._prefix.as_dict())
 
     @override
     async def async_prepare(self, language: str | None = None) -> None:
-        """Make the models ready while somebody speaks or begins to write."""
+        """Load and prime the models while somebody speaks or begins to write."""
         data = self._entry.runtime_data
-        loaders = [self._loader]
+        prepared = [self._primer.async_prepare(language)]
         if self._searches:
-            loaders += [data.loaders[key] for key in data.vector_db_managers]
-        await asyncio.gather(*(item.async_prepare(language) for item in loaders))
+            prepared += [
+                data.loaders[subentry_id].async_prepare()
+                for subentry_id in data.vector_db_managers
+            ]
+        await asyncio.gather(*prepared)
 
     @property
     @override
     def supported_languages(self) -> list[str] | Literal["*"]:
-        """Return all languages: the model decides."""
+        """Return all languages: which ones work depends on the model."""
         return MATCH_ALL
 
     @override

@@ -1,94 +1,68 @@
-"""One poll for each server: which models it has in memory."""
+"""One poll for each server of an entry: which models the server has in memory."""
 
-import asyncio
 from datetime import datetime, timedelta
 import logging
 from typing import Any, Final, override
 
-from homeassistant.components.websocket_api.const import DATA_CONNECTIONS
 from homeassistant.config_entries import ConfigEntry
 from homeassistant.core import HomeAssistant, callback
 from homeassistant.helpers.aiohttp_client import async_get_clientsession
 from homeassistant.helpers.debounce import Debouncer
 from homeassistant.helpers.update_coordinator import DataUpdateCoordinator, UpdateFailed
 from homeassistant.util import dt as dt_util
-from homeassistant.util.hass_dict import HassKey
 
-from .const import DOMAIN
-from .servers.address import server_root, shown_host
+from .servers.address import shown_host
 from .servers.base import Connection, LoadedModel, ModelServer, ServerCapability
 from .servers.errors import ModelServerError
 from .servers.factory import connect, server_capabilities
 
 _LOGGER = logging.getLogger(__name__)
 
-# While somebody looks or something changes, and at rest.
-QUICK: Final = timedelta(seconds=10)
-REST: Final = timedelta(minutes=1)
-# How long after a change the next one is likely.
-RESTLESS: Final = timedelta(minutes=1)
-# A turn of several requests is several changes.
-HURRY_COOLDOWN: Final = 3.0
-# A model that leaves is gone a moment after its time.
-AFTER_EXPIRY: Final = timedelta(seconds=2)
+POLL_INTERVAL: Final = timedelta(minutes=1)
+# A server unloads a model a moment after its time, or after the request to do so.
+UNLOAD_DELAY: Final = timedelta(seconds=2)
+# Seconds between two polls after requests: one turn may send several.
+REQUEST_COOLDOWN: Final = 0.5
 
-type Loaded = tuple[LoadedModel, ...]
+type LoadedModels = tuple[LoadedModel, ...]
 
 
-_DATA: Final[HassKey[dict[str, ServerCoordinator]]] = HassKey(f"{DOMAIN}_coordinators")
+class ServerCoordinator(DataUpdateCoordinator[LoadedModels | None]):
+    """The models in the memory of one server, None if the server does not report it.
 
-
-@callback
-def shared_coordinator(
-    hass: HomeAssistant, entry: ConfigEntry[Any], connection: Connection
-) -> ServerCoordinator:
-    """Return the coordinator of a server, one for all entries.
-
-    It ends with the last entry that has asked for it.
-    """
-    shared = hass.data.setdefault(_DATA, {})
-    root = server_root(connection.url)
-    if (coordinator := shared.get(root)) is None:
-        coordinator = shared[root] = ServerCoordinator(hass, connection)
-    coordinator.entries.append(entry)
-
-    async def release() -> None:
-        coordinator.entries.remove(entry)
-        if not coordinator.entries:
-            del shared[root]
-            await coordinator.async_shutdown()
-
-    entry.async_on_unload(release)
-    return coordinator
-
-
-class ServerCoordinator(DataUpdateCoordinator[Loaded | None]):
-    """The models in a server's memory, None where the server does not tell.
-
-    A poll is a request that no server counts as a use of a model. Several entries
-    may have roles on one server: entries are those that it is asked for.
+    The server is polled each minute, when a model is due to be unloaded, and after
+    requests of Home Agent. No server counts a poll as a use of a model. Listeners are
+    called when the models or the availability of the server have changed.
     """
 
-    def __init__(self, hass: HomeAssistant, connection: Connection) -> None:
-        """Poll the server of a connection, if its kind tells what it holds."""
+    config_entry: ConfigEntry[Any]
+
+    def __init__(
+        self, hass: HomeAssistant, entry: ConfigEntry[Any], connection: Connection
+    ) -> None:
+        """Poll the server of a connection for an entry."""
         super().__init__(
             hass,
             _LOGGER,
-            config_entry=None,
-            name=connection.url,
-            request_refresh_debouncer=Debouncer(
-                hass, _LOGGER, cooldown=HURRY_COOLDOWN, immediate=True
-            ),
+            config_entry=entry,
+            name=shown_host(connection.url),
+            always_update=False,
         )
         self.connection = connection
-        self.entries: list[ConfigEntry[Any]] = []
         self._server: ModelServer | None = None
-        # An answer that was asked for earlier must not come in later.
-        self._asking = asyncio.Lock()
-        self._changed_at = dt_util.utcnow()
+        self._request_ended_at = dt_util.utcnow()
+        self._after_request = Debouncer(
+            hass,
+            _LOGGER,
+            cooldown=REQUEST_COOLDOWN,
+            immediate=True,
+            function=self._async_poll_after_request,
+            background=True,
+        )
+        entry.async_on_unload(self._after_request.async_shutdown)
         self.updated_at: datetime | None = None
-        # The models that were not there in the poll before.
-        self.came: list[str] = []
+        # The models that have appeared with the last poll.
+        self.new_models: list[str] = []
 
     @property
     def host(self) -> str:
@@ -96,10 +70,15 @@ class ServerCoordinator(DataUpdateCoordinator[Loaded | None]):
         return shown_host(self.connection.url)
 
     @property
-    def lists_models(self) -> bool:
-        """Return whether the server tells what it has in memory."""
+    def capabilities(self) -> ServerCapability:
+        """Return what the server can do about the models in its memory."""
         kind = self.connection.kind
-        return kind is not None and ServerCapability.LIST in server_capabilities(kind)
+        return ServerCapability.NONE if kind is None else server_capabilities(kind)
+
+    @property
+    def lists_models(self) -> bool:
+        """Return whether the server reports which models it has in memory."""
+        return ServerCapability.LIST in self.capabilities
 
     @property
     def known_server(self) -> ModelServer | None:
@@ -116,32 +95,37 @@ class ServerCoordinator(DataUpdateCoordinator[Loaded | None]):
         return self._server
 
     async def async_refresh_if_before(self, time: datetime) -> None:
-        """Ask the server unless it has answered since a time."""
+        """Poll the server unless it has answered a poll after the given time."""
         if self.updated_at is None or self.updated_at <= time:
             await self.async_refresh()
 
     @callback
-    def refresh_soon(self) -> None:
-        """Poll quickly for a while, and soon: something is happening."""
-        self._changed_at = dt_util.utcnow()
+    def async_request_ended(self) -> None:
+        """Poll the server now, and again in a moment: a request has ended."""
+        self._request_ended_at = dt_util.utcnow()
         if self.lists_models:
-            self.hass.async_create_background_task(
-                self.async_request_refresh(), f"poll {self.name}"
-            )
+            self._after_request.async_schedule_call()
+
+    async def _async_poll_after_request(self) -> None:
+        """Poll the server, and call the listeners in any case.
+
+        What they derive from running requests has changed, even if the models in
+        memory have not.
+        """
+        await self.async_refresh()
+        self.async_update_listeners()
 
     @override
-    async def _async_update_data(self) -> Loaded | None:
-        """Return what is in memory, and decide when to ask again."""
-        async with self._asking:
-            return await self._async_ask()
+    async def _async_update_data(self) -> LoadedModels | None:
+        """Return what is in memory, and decide when to poll again.
 
-    async def _async_ask(self) -> Loaded | None:
-        """Ask the server."""
-        before = self.data if self.last_update_success else None
-        self.update_interval = REST if self._is_polled else None
+        Raise UpdateFailed if the server does not answer.
+        """
+        previous = self.data if self.last_update_success else None
+        self.update_interval = POLL_INTERVAL if self.lists_models else None
         try:
             server = await self.server()
-            if ServerCapability.LIST not in server.capabilities:
+            if not self.lists_models:
                 return None
             models = await server.loaded_models()
         except ModelServerError as err:
@@ -149,30 +133,18 @@ class ServerCoordinator(DataUpdateCoordinator[Loaded | None]):
             raise UpdateFailed(err.log_text) from err
         self.updated_at = dt_util.utcnow()
         loaded = None if models is None else tuple(models)
-        there = {model.name for model in before or ()}
-        self.came = [m.name for m in loaded or () if m.name not in there]
-        if loaded != before:
-            self._changed_at = self.updated_at
-        if self._is_polled:
-            self.update_interval = self._interval(loaded or ())
+        known = {model.name for model in previous or ()}
+        self.new_models = [
+            model.name for model in loaded or () if model.name not in known
+        ]
+        self.update_interval = self._interval(loaded or ())
         return loaded
 
-    @property
-    def _is_polled(self) -> bool:
-        """Return whether to ask again: the user may have switched that off."""
-        return self.lists_models and not all(
-            entry.pref_disable_polling for entry in self.entries
-        )
-
-    def _interval(self, loaded: Loaded) -> timedelta:
+    def _interval(self, loaded: LoadedModels) -> timedelta:
         """Return the time until the next poll."""
         now = dt_util.utcnow()
-        is_looked_at = bool(self.hass.data.get(DATA_CONNECTIONS))
-        quick = is_looked_at or now - self._changed_at < RESTLESS
-        interval = QUICK if quick else REST
-        leaves = [
-            model.expires_at - now + AFTER_EXPIRY
-            for model in loaded
-            if model.expires_at is not None and model.expires_at > now
+        due = [
+            self._request_ended_at + UNLOAD_DELAY,
+            *(model.expires_at + UNLOAD_DELAY for model in loaded if model.expires_at),
         ]
-        return min([interval, *leaves])
+        return min([POLL_INTERVAL, *(time - now for time in due if time > now)])

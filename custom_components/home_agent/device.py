@@ -1,4 +1,4 @@
-"""The devices: one for each server, one for each model role."""
+"""The devices of an entry: one for each server, one for each model role."""
 
 from homeassistant.config_entries import ConfigSubentry
 from homeassistant.core import HomeAssistant, callback
@@ -13,10 +13,10 @@ from .servers.detect import server_name
 
 @callback
 def async_register_devices(hass: HomeAssistant, entry: HomeAgentConfigEntry) -> None:
-    """Register the devices of an entry's servers and roles.
+    """Register the devices of the servers and roles of an entry.
 
-    That of a server that is used no more is removed; a role's goes with its
-    subentry.
+    The device of a server that no role uses any more is removed. Home Assistant
+    removes the device of a role with its subentry.
     """
     registry = dr.async_get(hass)
     servers = {
@@ -39,7 +39,7 @@ def async_register_devices(hass: HomeAssistant, entry: HomeAgentConfigEntry) -> 
 
 
 def device_info(entry: HomeAgentConfigEntry, subentry: ConfigSubentry) -> dr.DeviceInfo:
-    """Return the device that stands for a model role."""
+    """Return the device of a model role."""
     return dr.DeviceInfo(
         identifiers={(DOMAIN, subentry.subentry_id)},
         name=subentry.title,
@@ -52,7 +52,7 @@ def device_info(entry: HomeAgentConfigEntry, subentry: ConfigSubentry) -> dr.Dev
 def server_device_info(
     entry: HomeAgentConfigEntry, coordinator: ServerCoordinator
 ) -> dr.DeviceInfo:
-    """Return the device that stands for a server."""
+    """Return the device of a server."""
     connection = coordinator.connection
     name = coordinator.host
     if connection.kind is not None:

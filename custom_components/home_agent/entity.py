@@ -1,4 +1,4 @@
-"""What the entities of a model role share."""
+"""The base of the entities of a model role."""
 
 from typing import override
 
@@ -19,7 +19,7 @@ class ModelEntity(Entity):
     def __init__(
         self, entry: HomeAgentConfigEntry, residency: ModelResidency, key: str
     ) -> None:
-        """Stand on the device of a residency; key is its translation's too."""
+        """Belong to the device of a role; key is the translation key too."""
         self.residency = residency
         self._attr_translation_key = key
         self._attr_unique_id = f"{residency.subentry.subentry_id}_{key}"
@@ -27,17 +27,15 @@ class ModelEntity(Entity):
 
 
 class ResidencyEntity(ModelEntity):
-    """An entity that shows what the server tells of the model."""
+    """An entity that shows what the server reports of the model."""
 
     _attr_entity_category = EntityCategory.DIAGNOSTIC
 
     @override
     async def async_added_to_hass(self) -> None:
-        """Be told when it may have changed."""
+        """Listen to changes of the model's state."""
         await super().async_added_to_hass()
-        self.async_on_remove(
-            self.residency.state_changed.add(self.async_write_ha_state)
-        )
+        self.async_on_remove(self.residency.changed.add(self.async_write_ha_state))
 
     @property
     @override

@@ -1,4 +1,4 @@
-"""What happens to a model: loaded, unloaded, evicted."""
+"""Events of a model: loaded, unloaded, evicted."""
 
 from typing import override
 
@@ -11,7 +11,7 @@ from .residency.state import ModelResidency, ResidencyEvent
 from .runtime import HomeAgentConfigEntry
 from .servers.base import ServerCapability
 
-# Events come in; nothing is asked.
+# The coordinator polls the server; entities do not.
 PARALLEL_UPDATES = 0
 
 
@@ -20,7 +20,7 @@ async def async_setup_entry(
     config_entry: HomeAgentConfigEntry,
     async_add_entities: AddConfigEntryEntitiesCallback,
 ) -> None:
-    """Add an event entity for each model that can be seen."""
+    """Add an event entity for each model whose server reports what is loaded."""
     for subentry_id, residency in config_entry.runtime_data.residencies.items():
         if ServerCapability.LIST in residency.capabilities:
             async_add_entities(
@@ -30,22 +30,22 @@ async def async_setup_entry(
 
 
 class ResidencyEventEntity(ModelEntity, EventEntity):
-    """Fires when the model comes into memory or leaves it."""
+    """Fires when the model is loaded into memory or leaves it."""
 
     _attr_event_types = [str(event) for event in ResidencyEvent]  # noqa: RUF012
 
     def __init__(self, entry: HomeAgentConfigEntry, residency: ModelResidency) -> None:
-        """Watch a model."""
+        """Report the events of a model."""
         super().__init__(entry, residency, "residency_change")
 
     @override
     async def async_added_to_hass(self) -> None:
-        """Be told what happens."""
+        """Listen to the events."""
         await super().async_added_to_hass()
-        self.async_on_remove(self.residency.happened.add(self._happened))
+        self.async_on_remove(self.residency.event_occurred.add(self._event_occurred))
 
     @callback
-    def _happened(self, event: ResidencyEvent) -> None:
+    def _event_occurred(self, event: ResidencyEvent) -> None:
         """Fire an event."""
         self._trigger_event(event, {"model": self.residency.role.model})
         self.async_write_ha_state()

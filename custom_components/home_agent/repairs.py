@@ -190,5 +190,5 @@ class SettingFlow(IssueFlow):
         return [
             residency.subentry
             for residency in residencies.values()
-            if residency.use is use and residency.kind is not Role.EMBEDDING
+            if residency.use is use and residency.role.role is not Role.EMBEDDING
         ]

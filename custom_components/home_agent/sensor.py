@@ -1,4 +1,4 @@
-"""What is known of each model: its residency, and what the last turn cost."""
+"""Sensors: whether a model is in memory, and what its last turn cost."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -18,7 +18,6 @@ from homeassistant.const import (
     UnitOfTime,
 )
 from homeassistant.core import HomeAssistant, callback
-from homeassistant.helpers.dispatcher import async_dispatcher_connect
 from homeassistant.helpers.entity_platform import AddConfigEntryEntitiesCallback
 from homeassistant.helpers.update_coordinator import CoordinatorEntity
 
@@ -26,13 +25,13 @@ from .coordinator import ServerCoordinator
 from .device import server_device_info
 from .entity import ModelEntity, ResidencyEntity
 from .model.role import Role
-from .model.use import SIGNAL_TURN, TurnFigures
+from .model.turn_record import TurnRecord
 from .residency.state import ModelResidency, ResidencyState
 from .runtime import HomeAgentConfigEntry
 from .servers.base import LoadedModel, ServerCapability, ServerKind
 from .vector_db_manager import VectorDBManager
 
-# The coordinator asks; entities do not.
+# The coordinator polls the server; entities do not.
 PARALLEL_UPDATES = 0
 
 type _Value = str | int | float | datetime | None
@@ -40,7 +39,7 @@ type _Value = str | int | float | datetime | None
 
 @dataclass(frozen=True, kw_only=True)
 class ModelSensorDescription(SensorEntityDescription):
-    """A sensor of a model in memory; kinds are the servers that tell it."""
+    """A sensor of a model in memory; kinds are the servers that report its value."""
 
     value: Callable[[LoadedModel], _Value]
     kinds: frozenset[ServerKind]
@@ -48,9 +47,9 @@ class ModelSensorDescription(SensorEntityDescription):
 
 @dataclass(frozen=True, kw_only=True)
 class TurnSensorDescription(SensorEntityDescription):
-    """A sensor of the last turn; kinds are the servers that tell it, None all."""
+    """A sensor of the last turn; kinds are the servers that report it, None all."""
 
-    value: Callable[[TurnFigures], float | None]
+    value: Callable[[TurnRecord], float | None]
     kinds: frozenset[ServerKind | None] | None = None
 
 
@@ -74,14 +73,14 @@ _TOKENS: Final[dict[str, Any]] = {
 
 
 def _gpu_share(model: LoadedModel) -> float | None:
-    """Return how much of a model is in the GPU's memory, in percent."""
+    """Return the share of a model that is in GPU memory, in percent."""
     if not model.size_bytes or model.vram_bytes is None:
         return None
     return 100 * model.vram_bytes / model.size_bytes
 
 
 _OLLAMA: Final = frozenset({ServerKind.OLLAMA})
-_TELLS_CONTEXT: Final = frozenset(
+_REPORTS_CONTEXT: Final = frozenset(
     {
         ServerKind.OLLAMA,
         ServerKind.LM_STUDIO,
@@ -111,7 +110,7 @@ MODEL_SENSORS: Final = (
     ModelSensorDescription(
         key="context_length",
         value=lambda model: model.context_length,
-        kinds=_TELLS_CONTEXT,
+        kinds=_REPORTS_CONTEXT,
         **_TOKENS,
     ),
 )
@@ -120,7 +119,7 @@ TURN_SENSORS: Final = (
     TurnSensorDescription(
         key="load_time",
         value=lambda turn: turn.load_seconds,
-        # OpenAI's form has no such figure.
+        # OpenAI's API has no such figure.
         kinds=_OLLAMA,
         **_SECONDS,
     ),
@@ -137,7 +136,7 @@ TURN_SENSORS: Final = (
     TurnSensorDescription(
         key="cached_tokens",
         value=lambda turn: turn.cached_tokens,
-        # Ollama counts cached tokens as evaluated ones (0.30.1).
+        # Ollama reports no cached tokens: it counts them as evaluated (0.30.1).
         kinds=frozenset({None, *ServerKind}) - _OLLAMA,
         **_TOKENS,
     ),
@@ -156,7 +155,7 @@ async def async_setup_entry(
     config_entry: HomeAgentConfigEntry,
     async_add_entities: AddConfigEntryEntitiesCallback,
 ) -> None:
-    """Add the sensors of each model and of each server that tells something."""
+    """Add the sensors of each model and of each Ollama."""
     data = config_entry.runtime_data
     for subentry_id, residency in data.residencies.items():
         async_add_entities(
@@ -177,9 +176,9 @@ async def async_setup_entry(
 def _model_sensors(
     entry: HomeAgentConfigEntry, residency: ModelResidency
 ) -> list[SensorEntity]:
-    """Return the sensors that a model's server has something to show in."""
+    """Return the sensors of a model whose values its server reports."""
     kind = residency.coordinator.connection.kind
-    sensors: list[SensorEntity] = [MemoryRuleSensor(entry, residency)]
+    sensors: list[SensorEntity] = []
     if ServerCapability.LIST in residency.capabilities:
         sensors.append(ResidencySensor(entry, residency))
         sensors += [
@@ -187,7 +186,7 @@ def _model_sensors(
             for description in MODEL_SENSORS
             if kind in description.kinds
         ]
-    if residency.kind is not Role.EMBEDDING:
+    if residency.role.role is not Role.EMBEDDING:
         sensors += [
             TurnSensor(entry, residency, description)
             for description in TURN_SENSORS
@@ -203,7 +202,7 @@ class ResidencySensor(ResidencyEntity, SensorEntity):
     _attr_options = [str(state) for state in ResidencyState]  # noqa: RUF012
 
     def __init__(self, entry: HomeAgentConfigEntry, residency: ModelResidency) -> None:
-        """Show the residency of a model."""
+        """Show the state of a model."""
         super().__init__(entry, residency, "residency")
 
     @property
@@ -213,29 +212,8 @@ class ResidencySensor(ResidencyEntity, SensorEntity):
         return self.residency.state
 
 
-class MemoryRuleSensor(ModelEntity, SensorEntity):
-    """By which rules the server keeps the model."""
-
-    _attr_device_class = SensorDeviceClass.ENUM
-    _attr_entity_category = EntityCategory.DIAGNOSTIC
-    _attr_options = [*(str(kind) for kind in ServerKind), "refused"]  # noqa: RUF012
-
-    def __init__(self, entry: HomeAgentConfigEntry, residency: ModelResidency) -> None:
-        """Show what the kind of the server means for a model."""
-        super().__init__(entry, residency, "memory_rule")
-
-    @property
-    @override
-    def native_value(self) -> str | None:
-        """Return whose rules hold, None while the server is not known."""
-        connection = self.residency.coordinator.connection
-        if connection.keep_alive_refused:
-            return "refused"
-        return connection.kind and str(connection.kind)
-
-
 class ModelSensor(ResidencyEntity, SensorEntity):
-    """A figure of the model in memory."""
+    """A figure of the model while it is in memory."""
 
     entity_description: ModelSensorDescription
 
@@ -245,7 +223,7 @@ class ModelSensor(ResidencyEntity, SensorEntity):
         residency: ModelResidency,
         description: ModelSensorDescription,
     ) -> None:
-        """Show what a description says of a model."""
+        """Show the value of a description."""
         super().__init__(entry, residency, description.key)
         self.entity_description = description
 
@@ -259,7 +237,7 @@ class ModelSensor(ResidencyEntity, SensorEntity):
     @property
     @override
     def extra_state_attributes(self) -> Mapping[str, Any] | None:
-        """Return whether a model without an end stays for ever."""
+        """Return whether the model stays until it is unloaded."""
         if self.entity_description.key != "loaded_until":
             return None
         model = self.residency.loaded
@@ -267,7 +245,7 @@ class ModelSensor(ResidencyEntity, SensorEntity):
 
 
 class TurnSensor(ModelEntity, SensorEntity):
-    """A figure of the last turn."""
+    """A figure of the last turn of a role."""
 
     _attr_entity_category = EntityCategory.DIAGNOSTIC
     entity_description: TurnSensorDescription
@@ -278,28 +256,26 @@ class TurnSensor(ModelEntity, SensorEntity):
         residency: ModelResidency,
         description: TurnSensorDescription,
     ) -> None:
-        """Show what a description says of a turn."""
+        """Show the value of a description."""
         super().__init__(entry, residency, description.key)
         self.entity_description = description
 
     @override
     async def async_added_to_hass(self) -> None:
-        """Be told the figures of each turn."""
+        """Listen to the turns of the model."""
         await super().async_added_to_hass()
-        signal = SIGNAL_TURN.format(self.residency.subentry.subentry_id)
-        self.async_on_remove(
-            async_dispatcher_connect(self.hass, signal, self._turn_ended)
-        )
+        self.async_on_remove(self.residency.use.turn_ended.add(self._turn_ended))
 
     @callback
-    def _turn_ended(self, figures: TurnFigures) -> None:
-        """Show the figures of a turn."""
-        self._attr_native_value = self.entity_description.value(figures)
-        self.async_write_ha_state()
+    def _turn_ended(self, record: TurnRecord) -> None:
+        """Show the figure of a turn, if it was one of this role."""
+        if record.subentry_id == self.residency.subentry.subentry_id:
+            self._attr_native_value = self.entity_description.value(record)
+            self.async_write_ha_state()
 
 
 class IndexSensor(ModelEntity, SensorEntity):
-    """How many of the exposed entities are indexed."""
+    """The number of exposed entities that are indexed."""
 
     _attr_entity_category = EntityCategory.DIAGNOSTIC
     _attr_native_unit_of_measurement = "entities"
@@ -317,25 +293,25 @@ class IndexSensor(ModelEntity, SensorEntity):
 
     @override
     async def async_added_to_hass(self) -> None:
-        """Be told the progress."""
+        """Listen to the progress."""
         await super().async_added_to_hass()
         self.async_on_remove(self._manager.progressed.add(self.async_write_ha_state))
 
     @property
     @override
     def native_value(self) -> int:
-        """Return how many are indexed."""
+        """Return the number of indexed entities."""
         return self._manager.progress.indexed
 
     @property
     @override
     def extra_state_attributes(self) -> Mapping[str, Any]:
-        """Return how many there are."""
+        """Return the number of entities to index."""
         return {"total": self._manager.progress.total}
 
 
 class ServerMemorySensor(CoordinatorEntity[ServerCoordinator], SensorEntity):
-    """The memory that all models of a server hold, whoever loaded them."""
+    """The memory used by all models of a server, whoever loaded them."""
 
     _attr_has_entity_name = True
     _attr_entity_category = EntityCategory.DIAGNOSTIC
@@ -344,7 +320,7 @@ class ServerMemorySensor(CoordinatorEntity[ServerCoordinator], SensorEntity):
     def __init__(
         self, entry: HomeAgentConfigEntry, coordinator: ServerCoordinator
     ) -> None:
-        """Show what a server holds."""
+        """Show the memory that a server uses for models."""
         super().__init__(coordinator)
         self.entity_description = SensorEntityDescription(
             key="memory_held", translation_key="memory_held", **_SIZE
@@ -355,7 +331,7 @@ class ServerMemorySensor(CoordinatorEntity[ServerCoordinator], SensorEntity):
     @property
     @override
     def native_value(self) -> int | None:
-        """Return the bytes of all models together."""
+        """Return the size of all models together, in bytes."""
         if self.coordinator.data is None:
             return None
         return sum(model.size_bytes or 0 for model in self.coordinator.data)
@@ -363,5 +339,5 @@ class ServerMemorySensor(CoordinatorEntity[ServerCoordinator], SensorEntity):
     @property
     @override
     def extra_state_attributes(self) -> Mapping[str, Any]:
-        """Return the names of the models."""
+        """Return the names of the models in memory."""
         return {"models": sorted(model.name for model in self.coordinator.data or ())}

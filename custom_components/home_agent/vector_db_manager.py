@@ -28,6 +28,7 @@ from .keep_alive import KeepAlive
 from .model.embedding_prompts import EmbeddingPrompts, embedding_prompts
 from .model.listeners import Listeners
 from .model.role import ModelRole, Role
+from .model.turn import Turn
 from .servers.errors import ModelNotFound, ModelServerError
 from .vector_store.base import DimensionChanged, VectorStore
 from .vector_store.engine import async_open_store
@@ -187,7 +188,7 @@ class VectorDBManager:
         ModelServerError if the server fails.
         """
         value = KeepAlive.for_role(CONF_EMBEDDING_KEEP_ALIVE, self._config, keep_alive)
-        with self._role.turn() as turn:
+        with Turn(self._role) as turn:
             return await turn.embed(self._role.model, texts, value)
 
     async def async_embed_question(self, question: str) -> QuestionVector:
@@ -203,7 +204,7 @@ class VectorDBManager:
         if (former := self._former) is not None:
             text = f"{former.prompts.question}{question}"
             try:
-                with self._role.turn() as turn:
+                with Turn(self._role) as turn:
                     (values,) = await turn.embed(
                         former.model, [text], FORMER_KEEP_ALIVE
                     )

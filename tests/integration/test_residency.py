@@ -311,7 +311,6 @@ async def test_what_entities_look_like(at_home: Home, make_entry: MakeEntry) -> 
         state = at_home.hass.states.get(f"sensor.agent_{key}")
         assert state
         assert state.attributes[ATTR_DEVICE_CLASS] == device_class
-    assert at_home.state("agent", "memory_rule") == "ollama"
 
 
 # --- Events ---------------------------------------------------------------------
@@ -455,35 +454,30 @@ async def test_actions_that_cannot_be(at_home: Home, make_entry: MakeEntry) -> N
 
 
 @pytest.mark.parametrize(
-    ("make", "rule", "absent"),
+    ("make", "absent"),
     [
-        (LlamaCppStandIn, "llama_cpp", {"button.agent_load", "sensor.agent_memory"}),
-        (LlamaSwapStandIn, "llama_swap", {"sensor.agent_loaded_until"}),
-        (LMStudioStandIn, "lm_studio", {"sensor.agent_loaded_until"}),
+        (LlamaCppStandIn, {"button.agent_load", "sensor.agent_memory"}),
+        (LlamaSwapStandIn, {"sensor.agent_loaded_until"}),
+        (LMStudioStandIn, {"sensor.agent_loaded_until"}),
         (
             DockerModelRunnerStandIn,
-            "docker_model_runner",
             {"sensor.agent_context_length"},
         ),
     ],
 )
-async def test_only_what_a_server_tells_is_shown(
+async def test_only_what_a_server_reports_is_shown(
     home: HomeAssistant,
     make_entry: MakeEntry,
     make: Callable[[], Any],
-    rule: str,
     absent: set[str],
 ) -> None:
-    """And by whose rules it keeps its models."""
+    """A figure that a kind of server does not report has no entity."""
     async with make() as server:
         entry = await make_entry(
             server.url, conversation={"llm_model": "local-model", "llm_warm_up": True}
         )
         await say(home, "Hello")
         await home.async_block_till_done(wait_background_tasks=True)
-        state = home.states.get("sensor.agent_memory_rule")
-        assert state
-        assert state.state == rule
         residency = home.states.get("sensor.agent_residency")
         assert residency
         assert residency.state == "loaded"

@@ -5,12 +5,11 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from homeassistant.core import HomeAssistant, callback
+from homeassistant.core import HomeAssistant
 from homeassistant.helpers.aiohttp_client import async_get_clientsession
-from homeassistant.helpers.dispatcher import async_dispatcher_connect
 import pytest
 
-from custom_components.home_agent.model.use import SIGNAL_TURN, TurnFigures
+from custom_components.home_agent.model.turn_record import TurnRecord
 from custom_components.home_agent.servers.base import Connection, ServerKind, collect
 from custom_components.home_agent.servers.detect import detect
 from custom_components.home_agent.servers.factory import connect
@@ -147,15 +146,11 @@ async def test_the_first_question_evaluates_only_itself(
         },
     )
     await home.async_block_till_done(wait_background_tasks=True)
-    turns: list[TurnFigures] = []
-    (subentry_id,) = entry.subentries
+    turns: list[TurnRecord] = []
+    (residency,) = entry.runtime_data.residencies.values()
+    use = residency.use
 
-    # Any other function would run in a thread, a moment later.
-    @callback
-    def keep(figures: TurnFigures) -> None:
-        turns.append(figures)
-
-    async_dispatcher_connect(home, SIGNAL_TURN.format(subentry_id), keep)
+    use.turn_ended.add(turns.append)
     await say(home, "Say hello to Ada.")
     (turn,) = turns
     assert turn.prompt_tokens is not None
@@ -172,14 +167,11 @@ async def test_each_turn_evaluates_only_what_is_new(
     """By retrieval: what is told beside a question stays in the cache with it."""
     options = {"entity_mode": "retrieval", "llm_max_tokens": 2, "llm_temperature": 0.0}
     entry = await make_entry(llama_cpp, conversation=options)
-    turns: list[TurnFigures] = []
+    turns: list[TurnRecord] = []
 
-    @callback
-    def keep(figures: TurnFigures) -> None:
-        turns.append(figures)
-
-    (subentry_id,) = entry.subentries
-    end = async_dispatcher_connect(home, SIGNAL_TURN.format(subentry_id), keep)
+    (residency,) = entry.runtime_data.residencies.values()
+    use = residency.use
+    end = use.turn_ended.add(turns.append)
     conversation_id = None
     for number, question in enumerate(
         ("Is the reading lamp on?", "And the kitchen light?", "And the bedroom?")

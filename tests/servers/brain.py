@@ -150,6 +150,9 @@ def _after_tool(call: ChatCall) -> Reply:
             data = json.loads(result)
         except ValueError:
             continue
+        # The form of Home Assistant's own integrations: {"data": ..., "error": bool}.
+        if isinstance(data, dict) and isinstance(data.get("data"), dict):
+            data = data["data"]
         if isinstance(data, dict) and (error := data.get("error")):
             return Reply(f"That did not work: {data.get('error_text') or error}")
         if isinstance(data, dict) and (answer := data.get("answer")):

@@ -144,7 +144,12 @@ async def test_each_option_on_other_servers(
     agent = HomeAgent(hass, config(openai.url, **option))
     await agent._call_llm(HELLO)
     (body,) = openai.sent("/v1/chat/completions")
-    always = {"model": "llama3.2:3b", "messages": HELLO, "keep_alive": "5m"}
+    always = {
+        "model": "llama3.2:3b",
+        "messages": HELLO,
+        "keep_alive": "5m",
+        "max_tokens": 4096,
+    }
     assert body == always | sent
 
 
@@ -248,7 +253,7 @@ async def test_broken_arguments_are_told_to_the_model(
         messages = server.sent("/v1/chat/completions")[-1]["messages"]
     assert not calls
     assert messages[-1]["role"] == "tool"
-    assert "not a JSON object" in messages[-1]["content"]
+    assert "not a whole JSON object" in messages[-1]["content"]
     assert messages[-1]["tool_call_id"] == messages[-2]["tool_calls"][0]["id"]
 
 
@@ -297,20 +302,6 @@ async def test_several_llm_apis(
     for suffix in ("HassTurnOn", "weather__forecast", "ask_external_llm"):
         assert len([name for name in names if name.endswith(suffix)]) == 1
     assert "Ask." in body["messages"][0]["content"]
-
-
-async def test_endless_tool_calls_end(
-    home: HomeAssistant, ollama: OllamaStandIn, make_entry: MakeEntry
-) -> None:
-    """After ten rounds the model is left without tools, and must answer."""
-    await make_entry(ollama.url, conversation={})
-    ollama.brain.replies.extend([Reply(tools=(ToolUse("nothing"),))] * 9)
-    ollama.brain.replies.append(Reply("I give up."))
-    assert speech(await say(home, "Go")) == "I give up."
-    bodies = ollama.sent("/api/chat")
-    assert ["tools" in body for body in bodies] == [True] * 9 + [False]
-    ollama.brain.replies.extend([Reply(tools=(ToolUse("nothing"),))] * 10)
-    assert speech(await say(home, "Go")) == "The model gave no answer"
 
 
 async def test_no_answer_and_tools_that_were_not_offered(

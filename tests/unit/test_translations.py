@@ -144,13 +144,11 @@ def test_entities_have_names_and_icons() -> None:
         assert all(entity["name"] for entity in entities.values())
     keys = {item.key for item in (*sensor.MODEL_SENSORS, *sensor.TURN_SENSORS)}
     assert names["sensor"].keys() == keys | {
-        *("indexed", "memory_held", "memory_rule", "residency"),
+        *("indexed", "memory_held", "residency"),
     }
     assert names["button"].keys() == {item.key for item in button.BUTTONS}
     states = names["sensor"]["residency"]["state"]
     assert states.keys() == set(residency.ResidencyState)
-    rules = names["sensor"]["memory_rule"]["state"]
-    assert rules.keys() == set(ServerKind) | {"refused"}
     attribute = names["event"]["residency_change"]["state_attributes"]["event_type"]
     assert attribute["state"].keys() == set(residency.ResidencyEvent)
 

@@ -1,4 +1,4 @@
-"""Those who want to be told of something that happens."""
+"""How the parts of Home Agent hear of each other: typed lists of callbacks."""
 
 from collections.abc import Callable
 
@@ -6,20 +6,23 @@ from homeassistant.core import CALLBACK_TYPE, callback
 
 
 class Listeners[*Ts]:
-    """Functions that are called with what happens, in the order they came."""
+    """Callbacks that are called, in the order they were added, when something happens.
+
+    The type parameters are the arguments of each call.
+    """
 
     def __init__(self) -> None:
-        """Begin with nobody."""
+        """Start without a callback."""
         self._listeners: list[Callable[[*Ts], None]] = []
 
     @callback
     def add(self, listener: Callable[[*Ts], None]) -> CALLBACK_TYPE:
-        """Call listener from now on; return what ends it."""
+        """Call listener from now on; return the function that removes it."""
         self._listeners.append(listener)
         return lambda: self._listeners.remove(listener)
 
     @callback
     def notify(self, *args: *Ts) -> None:
-        """Call all of them; one that ends itself meanwhile does no harm."""
+        """Call every listener; a listener may remove itself while it is called."""
         for listener in list(self._listeners):
             listener(*args)

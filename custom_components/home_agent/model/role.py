@@ -1,8 +1,8 @@
-"""A model role: where its server is and how its requests are made."""
+"""A model role: its settings, its server, and how its requests are made."""
 
 from collections.abc import Mapping, Sequence
 from enum import StrEnum
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from homeassistant.config_entries import ConfigEntry, ConfigSubentry
 from homeassistant.core import HomeAssistant
@@ -11,6 +11,7 @@ from homeassistant.helpers.aiohttp_client import async_get_clientsession
 from ..const import (
     CONF_SUBENTRY_ID,
     DEFAULT_IDLE_TIMEOUT,
+    DEFAULT_MAX_TOKENS,
     DEFAULT_NUM_CTX,
     SUBENTRY_CONVERSATION,
     SUBENTRY_EMBEDDING,
@@ -20,11 +21,12 @@ from ..keep_alive import KeepAlive
 from ..servers.base import Connection, ModelServer, ServerKind
 from ..servers.factory import connect
 from ..servers.messages import ChatMessage, ChatRequest, Think, ToolSpec
-from .use import Turn, model_uses
+from .turn_record import TurnRecord
+from .use import model_uses
 
 
 class Role(StrEnum):
-    """The roles; each one's configuration keys begin with its value."""
+    """The model roles; the configuration keys of a role begin with its value."""
 
     LLM = "llm"
     EXTERNAL_LLM = "external_llm"
@@ -54,7 +56,7 @@ THINK_OPTIONS: Final[dict[str, Think | None]] = {
 def merged_config(
     entry: ConfigEntry[Any], subentry: ConfigSubentry
 ) -> Mapping[str, Any]:
-    """Return an entry's and a subentry's data as one flat configuration."""
+    """Return the data of an entry and of a subentry as one flat configuration."""
     return {**entry.data, **subentry.data, CONF_SUBENTRY_ID: subentry.subentry_id}
 
 
@@ -83,7 +85,11 @@ def role_connection(config: Mapping[str, Any], role: Role) -> Connection:
 
 
 class ModelRole:
-    """A role that has a model, on a server that is found when first needed."""
+    """A role with its model and its settings.
+
+    Its server is connected when it is first needed. subentry_id is None for a role
+    made from a mapping without one, as in a test.
+    """
 
     def __init__(
         self,
@@ -94,11 +100,12 @@ class ModelRole:
         """Read the role from a flat configuration."""
         self._hass = hass
         self._config = config
-        self._role = role
         self._server: ModelServer | None = None
+        self.role = role
         self.model: str = config[role.key("model")]
-        # Several roles may use one model: what runs on it is known once.
-        self.use = model_uses(hass).of(role_connection(config, role).url, self.model)
+        self.subentry_id: str | None = config.get(CONF_SUBENTRY_ID)
+        url = role_connection(config, role).url
+        self.use = model_uses(hass).async_get(url, self.model)
 
     async def server(self) -> ModelServer:
         """Return the role's server.
@@ -108,37 +115,39 @@ class ModelRole:
         if self._server is None:
             self._server = await connect(
                 async_get_clientsession(self._hass),
-                role_connection(self._config, self._role),
+                role_connection(self._config, self.role),
             )
         return self._server
 
     async def wait_until_idle(self) -> None:
-        """Wait until nobody else is being answered on the role's server."""
-        url = role_connection(self._config, self._role).url
+        """Wait for turns of other models on the server, a minute at most."""
+        url = role_connection(self._config, self.role).url
         await model_uses(self._hass).async_wait_until_idle(url, self.use)
 
     def context_size(self, kind: ServerKind | None) -> int | None:
-        """Return the tokens of the model's context, None where it is not known.
+        """Return the size of the model's context in tokens, None if it is not known.
 
-        On Ollama it is what we ask for, on another kind of server what it was
-        started with.
+        Ollama loads a model with the context that the request asks for; on another
+        kind of server it is what the server reports.
         """
         return self.num_ctx if kind is ServerKind.OLLAMA else self.use.context_length
 
-    def turn(self) -> Turn:
-        """Return a new turn, in which the model can be asked."""
-        owner = self._config.get(CONF_SUBENTRY_ID)
-        return Turn(self._hass, self.use, self.server, owner)
+    def record_use(self, record: TurnRecord) -> None:
+        """Add a turn to the history of the model, and store it soon."""
+        self.use.history.record(
+            record.started, record.ended, record.requests, record.load_seconds
+        )
+        model_uses(self._hass).save_soon()
 
     def chat_request(
         self,
         messages: list[ChatMessage],
         keep_alive: KeepAlive,
         tools: Sequence[ToolSpec] = (),
+        tool_choice: Literal["none"] | None = None,
     ) -> ChatRequest:
-        """Return a request with the role's own settings."""
+        """Return a chat request with the settings of the role."""
         setting = self._setting
-        max_tokens = setting("max_tokens")
         return ChatRequest(
             model=self.model,
             messages=messages,
@@ -146,16 +155,17 @@ class ModelRole:
             keep_alive=keep_alive,
             temperature=setting("temperature"),
             top_p=setting("top_p"),
-            max_tokens=None if max_tokens is None else int(max_tokens),
+            max_tokens=int(setting("max_tokens") or DEFAULT_MAX_TOKENS),
             num_ctx=self.num_ctx,
             think=THINK_OPTIONS[setting("think") or "default"],
+            tool_choice=tool_choice,
         )
 
     @property
     def num_ctx(self) -> int:
-        """Return the context size of all requests, in tokens."""
+        """Return the context size that all requests of the role ask for, in tokens."""
         return int(self._setting("num_ctx") or DEFAULT_NUM_CTX)
 
     def _setting(self, name: str) -> Any:
-        """Return one of the role's settings, None where it is not set."""
-        return self._config.get(self._role.key(name))
+        """Return one of the role's settings, None if it is not set."""
+        return self._config.get(self.role.key(name))

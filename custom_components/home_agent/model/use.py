@@ -1,144 +1,160 @@
-"""How each model is used through us: what runs now, and what became of it."""
+"""How each model is used by Home Agent: what runs on it now, and its history."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Sequence
-from contextlib import aclosing, contextmanager, suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import datetime
-from time import monotonic
-from types import TracebackType
-from typing import Any, Final, Self
+from typing import Any, Final
 
-from homeassistant.core import HomeAssistant, callback
-from homeassistant.helpers.dispatcher import async_dispatcher_send
+from homeassistant.core import CALLBACK_TYPE, HomeAssistant, callback
 from homeassistant.helpers.storage import Store
 from homeassistant.util import dt as dt_util
 from homeassistant.util.hass_dict import HassKey
 
 from ..const import DOMAIN
-from ..keep_alive import KeepAlive
 from ..servers.address import server_root
-from ..servers.base import ModelServer
-from ..servers.messages import (
-    ChatAnswer,
-    ChatDelta,
-    ChatRequest,
-    ChatStats,
-    text_length,
-)
 from .listeners import Listeners
+from .token_estimate import TokenEstimate
+from .turn_record import TurnRecord
 from .use_history import UseHistory
 
 STORAGE_KEY: Final = f"{DOMAIN}.model_uses"
 STORAGE_VERSION: Final = 1
 SAVE_DELAY: Final = 60
-# Seconds that work in the background gives way to a conversation.
+# The longest time, in seconds, that work in the background waits for conversations.
 MAX_WAIT_FOR_IDLE: Final = 60.0
-# Sent with a TurnFigures when a turn of this subentry is over.
-SIGNAL_TURN: Final = f"{DOMAIN}_turn_{{}}"
-# Sent with the tokens of a prompt before it goes out, and whether a turn wants it:
-# else it is only read ahead.
-SIGNAL_PROMPT: Final = f"{DOMAIN}_prompt_{{}}"
+
+_ESTIMATE_KEY: Final = "characters_per_token"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TurnFigures:
-    """What a turn cost: seconds and tokens; None is what the server does not tell.
+@dataclass(frozen=True, slots=True)
+class ModelUser:
+    """A role of a loaded entry that uses a model.
 
-    load_seconds, tokens and completion_seconds are sums over the turn's requests;
-    first_token_seconds is from its beginning to the first piece of an answer; prefix
-    is the key of the prompt that it began with.
+    num_ctx is the context size that it asks for, in tokens; None for an embedding
+    model, which is asked without one.
     """
 
-    started: datetime
-    ended: datetime
-    requests: int
-    load_seconds: float | None
-    first_token_seconds: float | None
-    prompt_tokens: int | None
-    cached_tokens: int | None
-    completion_tokens: int | None
-    completion_seconds: float | None
-    prefix: int | None
+    subentry_id: str
+    title: str
+    num_ctx: int | None
 
-    @property
-    def tokens_per_second(self) -> float | None:
-        """Return how fast the answer was generated."""
-        if not self.completion_tokens or not self.completion_seconds:
-            return None
-        return self.completion_tokens / self.completion_seconds
+
+@dataclass(frozen=True, slots=True)
+class PromptSized:
+    """A prompt was made: for which subentry, and how many tokens it has."""
+
+    subentry_id: str
+    tokens: int
 
 
 @dataclass(slots=True)
 class ModelUse:
-    """One model on one server, whoever of us uses it.
+    """One model on one server, shared by all roles that use it.
 
-    running counts the requests that have not ended, loading those of them that
-    only load; turns counts the turns. primed is the key of the prefix that the
-    server has evaluated last, as far as we know; is_leaving whether we unloaded
-    the model. lock is held while the model is loaded ahead, so that nobody does it
-    twice. context_length is what the server has told of it, in tokens.
+    users are the roles of loaded entries, in all entries. running_requests counts
+    the requests that have not ended, loading_requests those of them that only load
+    the model, running_turns the turns. primed_prefix is the key of the prompt prefix
+    that the server evaluated last, None if that is not known. unload_requested says
+    that Home Agent itself asked the server to unload the model. load_lock is held
+    while the model is loaded or primed, so that two callers do not load it twice.
+    context_length is the context that the server reports, in tokens.
     """
 
     history: UseHistory = field(default_factory=UseHistory)
-    running: int = 0
-    loading: int = 0
-    turns: int = 0
-    primed: int | None = None
-    is_leaving: bool = False
+    token_estimate: TokenEstimate = field(default_factory=TokenEstimate)
+    users: list[ModelUser] = field(default_factory=list)
+    running_requests: int = 0
+    loading_requests: int = 0
+    running_turns: int = 0
+    primed_prefix: int | None = None
+    unload_requested: bool = False
     context_length: int | None = None
     last_ended: datetime | None = None
-    last_owner: str | None = None
-    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    last_subentry_id: str | None = None
+    load_lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     idle: asyncio.Event = field(default_factory=asyncio.Event)
-    # Told whenever a request begins or ends.
-    changed: Listeners[()] = field(default_factory=Listeners[()])
+    users_changed: Listeners[()] = field(default_factory=Listeners[()])
+    requests_changed: Listeners[()] = field(default_factory=Listeners[()])
+    prompt_sized: Listeners[PromptSized] = field(default_factory=Listeners[PromptSized])
+    turn_ended: Listeners[TurnRecord] = field(default_factory=Listeners[TurnRecord])
 
     def __post_init__(self) -> None:
         """Start without a turn."""
         self.idle.set()
 
+    @callback
+    def add_user(self, user: ModelUser) -> CALLBACK_TYPE:
+        """Add a role that uses the model; return the function that removes it."""
+
+        @callback
+        def remove() -> None:
+            self.users.remove(user)
+            self.users_changed.notify()
+
+        self.users.append(user)
+        self.users_changed.notify()
+        return remove
+
+    @callback
+    def begin_turn(self) -> None:
+        """Count a turn as running."""
+        self.running_turns += 1
+        self.idle.clear()
+
+    @callback
+    def end_turn(self) -> None:
+        """Count a turn as ended."""
+        self.running_turns -= 1
+        if not self.running_turns:
+            self.idle.set()
+
     @contextmanager
-    def request(self, *, loads: bool = False) -> Iterator[None]:
-        """Count a request as running, as one that only loads if it does."""
-        self.running += 1
-        self.loading += loads
-        self.changed.notify()
+    def count_request(self, *, only_loads: bool = False) -> Iterator[None]:
+        """Count a request as running, until the server has answered it."""
+        self.running_requests += 1
+        self.loading_requests += only_loads
+        self.requests_changed.notify()
         try:
             yield
         finally:
-            self.running -= 1
-            self.loading -= loads
+            self.running_requests -= 1
+            self.loading_requests -= only_loads
             self.last_ended = dt_util.utcnow()
-            self.changed.notify()
+            self.requests_changed.notify()
 
 
 class ModelUses:
-    """The uses of all models, with histories that outlive a restart."""
+    """The uses of all models; their histories are stored."""
 
     def __init__(self, hass: HomeAssistant) -> None:
-        """Start with nothing."""
-        self.hass = hass
+        """Start without a model."""
         self._uses: dict[str, ModelUse] = {}
         self._store: Store[dict[str, Any]] = Store(hass, STORAGE_VERSION, STORAGE_KEY)
 
     async def async_load(self) -> None:
-        """Read the histories."""
+        """Read the stored histories."""
         for key, data in (await self._store.async_load() or {}).items():
-            self._uses[key] = ModelUse(UseHistory.from_dict(data))
+            self._uses[key] = ModelUse(
+                UseHistory.from_dict(data), TokenEstimate(data[_ESTIMATE_KEY])
+            )
 
     @callback
-    def of(self, url: str, model: str) -> ModelUse:
+    def async_get(self, url: str, model: str) -> ModelUse:
         """Return the use of a model on the server at url."""
         return self._uses.setdefault(f"{server_root(url)} {model}", ModelUse())
 
     async def async_wait_until_idle(self, url: str, own: ModelUse) -> None:
-        """Wait until no other model of a server has a turn, a minute at most."""
+        """Wait until no other model of the server at url has a turn.
+
+        After MAX_WAIT_FOR_IDLE seconds the caller goes on in any case.
+        """
         root = f"{server_root(url)} "
         others = [
             use
             for key, use in self._uses.items()
-            if key.startswith(root) and use is not own and use.turns
+            if key.startswith(root) and use is not own and use.running_turns
         ]
         if others:
             with suppress(TimeoutError):
@@ -148,159 +164,24 @@ class ModelUses:
 
     @callback
     def save_soon(self) -> None:
-        """Write the histories within a minute, and before Home Assistant stops."""
-        self._store.async_delay_save(self._data, SAVE_DELAY)
+        """Store the histories within a minute, and before Home Assistant stops."""
+        self._store.async_delay_save(self._data_to_store, SAVE_DELAY)
 
     @callback
-    def _data(self) -> dict[str, Any]:
-        """Return what is stored: models that were really used."""
+    def _data_to_store(self) -> dict[str, Any]:
+        """Return the histories of the models that were used."""
         return {
             key: use.history.as_dict()
+            | {_ESTIMATE_KEY: use.token_estimate.characters_per_token}
             for key, use in self._uses.items()
             if use.history.uses
         }
 
 
-_DATA: Final[HassKey[ModelUses]] = HassKey(f"{DOMAIN}_model_uses")
+_MODEL_USES: Final[HassKey[ModelUses]] = HassKey(f"{DOMAIN}_model_uses")
 
 
 @callback
 def model_uses(hass: HomeAssistant) -> ModelUses:
-    """Return the uses of all models."""
-    return hass.data.setdefault(_DATA, ModelUses(hass))
-
-
-@callback
-def announce_prompt(
-    hass: HomeAssistant, owner: str, tokens: int, *, of_turn: bool
-) -> None:
-    """Tell that a prompt of so many tokens is wanted, by a turn or to be ready."""
-    async_dispatcher_send(hass, SIGNAL_PROMPT.format(owner), tokens, of_turn)
-
-
-class Turn:
-    """One use of a model, of one or more requests; a context manager."""
-
-    def __init__(
-        self,
-        hass: HomeAssistant,
-        use: ModelUse,
-        server: Callable[[], Awaitable[ModelServer]],
-        owner: str | None,
-    ) -> None:
-        """Begin before the first request.
-
-        server is a coroutine function that returns the ModelServer; owner is the
-        subentry that is told the figures.
-        """
-        self._hass = hass
-        self._use = use
-        self._server = server
-        self._owner = owner
-        self._started = dt_util.utcnow()
-        self._clock = monotonic()
-        self._first_token: float | None = None
-        self._stats: list[ChatStats] = []
-        # What the server has evaluated after this turn, if it may be asked for.
-        self.prefix: int | None = None
-        # The tokens of a prompt that had to be shortened.
-        self.wanted_tokens = 0
-
-    def __enter__(self) -> Self:
-        """Begin."""
-        self._use.turns += 1
-        self._use.idle.clear()
-        return self
-
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        """End, and tell the figures if anything was answered."""
-        self._use.turns -= 1
-        if not self._use.turns:
-            self._use.idle.set()
-        if not self._stats:
-            return
-        self._use.primed = self.prefix
-        self._use.last_owner = self._owner
-        figures = self._figures()
-        self._use.history.record(
-            figures.started, figures.ended, figures.requests, figures.load_seconds
-        )
-        model_uses(self._hass).save_soon()
-        if self._owner:
-            async_dispatcher_send(self._hass, SIGNAL_TURN.format(self._owner), figures)
-
-    async def chat(self, request: ChatRequest) -> ChatAnswer:
-        """Return an answer in one piece."""
-        server = await self._server()
-        characters = self._announce(request)
-        with self._use.request():
-            answer = await server.chat(request)
-        self._answered(answer.stats, characters, request.num_ctx)
-        return answer
-
-    async def chat_stream(self, request: ChatRequest) -> AsyncGenerator[ChatDelta]:
-        """Yield an answer as it is made."""
-        server = await self._server()
-        characters = self._announce(request)
-        with self._use.request():
-            async with aclosing(server.chat_stream(request)) as deltas:
-                async for delta in deltas:
-                    if self._first_token is None:
-                        self._first_token = monotonic() - self._clock
-                    if delta.stats:
-                        self._answered(delta.stats, characters, request.num_ctx)
-                    yield delta
-
-    async def embed(
-        self, model: str, texts: Sequence[str], keep_alive: KeepAlive
-    ) -> list[list[float]]:
-        """Return the vectors of texts."""
-        server = await self._server()
-        with self._use.request():
-            vectors = await server.embed(model, texts, keep_alive)
-        self._answered(ChatStats())
-        return vectors
-
-    def _announce(self, request: ChatRequest) -> int:
-        """Tell the size of a prompt, and return its characters."""
-        characters = text_length(request.messages, request.tools)
-        if self._owner:
-            tokens = max(self.wanted_tokens, self._use.history.tokens(characters))
-            announce_prompt(self._hass, self._owner, tokens, of_turn=True)
-        return characters
-
-    def _answered(
-        self, stats: ChatStats, characters: int = 0, num_ctx: int | None = None
-    ) -> None:
-        """Keep the figures of a request."""
-        if limit := self._use.context_length or num_ctx:
-            self._use.history.calibrate(characters, stats.prompt_tokens, limit)
-        if self._first_token is None:
-            self._first_token = monotonic() - self._clock
-        self._stats.append(stats)
-
-    def _figures(self) -> TurnFigures:
-        """Return the figures of the turn."""
-
-        def total[N: (int, float)](name: str) -> N | None:
-            values = [getattr(stats, name) for stats in self._stats]
-            known = [value for value in values if value is not None]
-            return sum(known) if known else None
-
-        return TurnFigures(
-            started=self._started,
-            ended=dt_util.utcnow(),
-            requests=len(self._stats),
-            load_seconds=total("load_seconds"),
-            first_token_seconds=self._first_token,
-            prompt_tokens=total("prompt_tokens"),
-            cached_tokens=total("cached_tokens"),
-            completion_tokens=total("completion_tokens"),
-            completion_seconds=total("completion_seconds"),
-            prefix=self.prefix,
-        )
+    """Return the uses of all models, the same object for all of Home Assistant."""
+    return hass.data.setdefault(_MODEL_USES, ModelUses(hass))

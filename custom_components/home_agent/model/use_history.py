@@ -43,10 +43,6 @@ OFTEN: Final = 3
 
 DAY: Final = 86400.0
 
-# Of prompts with many tools, before any was counted.
-CHARACTERS_PER_TOKEN: Final = 4.0
-FILLED: Final = 0.9
-
 
 @dataclass(slots=True)
 class Use:
@@ -81,25 +77,22 @@ class UseHistory:
         self,
         uses: Iterable[Use] = (),
         loads: Iterable[float] = (),
-        characters_per_token: float = CHARACTERS_PER_TOKEN,
     ) -> None:
-        """Begin with what was kept."""
+        """Start with stored uses and load times (seconds), the oldest first."""
         self.uses: deque[Use] = deque(uses, MAX_USES)
         self.loads: deque[float] = deque(loads, MAX_LOADS)
-        self.characters_per_token = characters_per_token
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> Self:
         """Read what as_dict made."""
         uses = (Use(*use) for use in data["uses"])
-        return cls(uses, data["loads"], data["characters_per_token"])
+        return cls(uses, data["loads"])
 
     def as_dict(self) -> dict[str, Any]:
         """Return the history as JSON."""
         return {
             "uses": [[use.start, use.end, use.requests] for use in self.uses],
             "loads": list(self.loads),
-            "characters_per_token": self.characters_per_token,
         }
 
     def record(
@@ -122,19 +115,6 @@ class UseHistory:
         """Add a load, unless the model was in memory already."""
         if seconds >= COLD_LOAD:
             self.loads.append(seconds)
-
-    def calibrate(self, characters: int, tokens: int | None, num_ctx: int) -> None:
-        """Learn the length of a token from a prompt that the server has counted.
-
-        One that fills the context may have been cut, and tells nothing.
-        """
-        if characters and tokens and tokens < FILLED * num_ctx:
-            seen = characters / tokens
-            self.characters_per_token += (seen - self.characters_per_token) / 2
-
-    def tokens(self, characters: int) -> int:
-        """Return how many tokens a text will be, by what was seen so far."""
-        return round(characters / self.characters_per_token)
 
     @property
     def load_seconds(self) -> float | None:

@@ -1,4 +1,4 @@
-"""The Assist API without its list of entities: each question brings its own."""
+"""The Assist API without its list of all entities, for retrieval."""
 
 import logging
 from typing import Any, Final, override
@@ -14,7 +14,7 @@ from ..tools.search_entities import SearchEntitiesTool
 
 _LOGGER = logging.getLogger(__name__)
 
-# Where Home Assistant keeps the platforms that give tools to Assist (2026.11,
+# Where Home Assistant keeps the platforms that add tools to Assist (2026.11,
 # components/llm/__init__.py).
 _PLATFORMS: Final[HassKey[Any]] = HassKey("llm_platforms")
 _PROMPT: Final = f"""\
@@ -26,37 +26,36 @@ there is no such thing. Give tools the names and areas as they are written there
 
 
 class AssistByRetrieval(llm.API):
-    """Assist with all its tools for control, but no list of all entities.
+    """Assist with all its tools for control, but without the list of all entities.
 
-    Home Assistant's own platform brings that list, and a tool that writes all
-    states into the conversation, which a large home is too large for; the search
-    tool takes the place of both. Everything else is asked of the same platforms
-    as Assist asks.
+    Home Assistant's own platform adds that list, and a tool that returns the states
+    of all entities: too much for a large home. The search tool replaces both.
+    All other platforms add to the prompt and the tools as they do for Assist.
     """
 
     def __init__(self, hass: HomeAssistant) -> None:
-        """Take the place of Assist."""
+        """Replace Assist, under the same id."""
         super().__init__(hass=hass, id=llm.LLM_API_ASSIST, name="Assist by retrieval")
 
     @staticmethod
     def is_possible(hass: HomeAssistant) -> bool:
-        """Return whether this Home Assistant puts Assist together as we know it."""
+        """Return whether this Home Assistant builds Assist from such platforms."""
         return _PLATFORMS in hass.data
 
     @override
     async def async_get_api_instance(
         self, llm_context: llm.LLMContext
     ) -> llm.APIInstance:
-        """Return the tools, with a prompt that knows the areas only."""
+        """Return the tools, with a prompt that names areas but no entities."""
         platforms = await self.hass.data[_PLATFORMS].async_get_platforms()
         tools: list[llm.Tool] = []
         prompts = [_PROMPT, _overview(self.hass)]
         for domain, platform in sorted(platforms.items()):
             if domain == ha.DOMAIN:
                 continue
-            if given := _given(domain, platform, self.hass, llm_context):
-                tools += given.tools
-                prompts.append(given.prompt or "")
+            if added := _added_by(domain, platform, self.hass, llm_context):
+                tools += added.tools
+                prompts.append(added.prompt or "")
         if all(tool.name != SearchEntitiesTool.name for tool in tools):
             tools.append(SearchEntitiesTool())
         return llm.APIInstance(
@@ -69,23 +68,23 @@ class AssistByRetrieval(llm.API):
 
 
 @callback
-def _given(
+def _added_by(
     domain: str, platform: Any, hass: HomeAssistant, llm_context: llm.LLMContext
 ) -> LLMTools | None:
-    """Return what a platform gives to Assist; a broken one gives nothing."""
+    """Return what a platform adds to Assist, None if it fails."""
     try:
-        given: LLMTools | None = platform.async_get_tools(
+        added: LLMTools | None = platform.async_get_tools(
             hass, llm_context, llm.LLM_API_ASSIST
         )
     except Exception:
         _LOGGER.exception("Error getting tools from LLM platform %s", domain)
         return None
-    return given
+    return added
 
 
 @callback
 def _overview(hass: HomeAssistant) -> str:
-    """Return the areas of the exposed entities, with what is in them."""
+    """Return the areas of the exposed entities, with the domains in each."""
     areas: dict[str, set[str]] = {}
     for entity in entity_search(hass).async_exposed().values():
         if entity.areas:

@@ -1,4 +1,4 @@
-"""Whether a prompt fits its model's context, known before it is sent."""
+"""Whether a prompt fits the context of its model, known before it is sent."""
 
 from dataclasses import dataclass
 import logging
@@ -10,40 +10,40 @@ from ..servers.messages import ChatRequest, text_length
 
 _LOGGER = logging.getLogger(__name__)
 
-# Tokens kept free for the answer; of a small context no more than a quarter.
+# Tokens left free for the answer; in a small context a quarter of it.
 ROOM_FOR_AN_ANSWER: Final = 512
-# An estimate below this share of the room is good enough: no need to count.
+# Below this share of the room an estimate is enough, and the server need not count.
 CLEARLY_FITS: Final = 0.7
 
 
 def prompt_room(context_size: int) -> int:
-    """Return the tokens that a context of so many has for the prompt."""
+    """Return how many tokens of a context are there for the prompt."""
     return context_size - min(ROOM_FOR_AN_ANSWER, context_size // 4)
 
 
 @dataclass(frozen=True, slots=True)
 class PromptSize:
-    """The tokens of a prompt, and of the room for it; None where that is unknown."""
+    """The tokens of a prompt and of the room for it; room is None if not known."""
 
     tokens: int
     room: int | None
 
     @property
     def fits(self) -> bool:
-        """Return whether the prompt fits, as far as can be known."""
+        """Return whether the prompt fits, as far as is known."""
         return self.room is None or self.tokens <= self.room
 
 
 async def async_prompt_size(role: ModelRole, request: ChatRequest) -> PromptSize:
-    """Return the size of a prompt: counted by the server where that may matter.
+    """Return the size of a prompt, counted by the server if it nearly fills the room.
 
-    Else, and where the server cannot count, estimated by what it has reported of
-    earlier prompts. Raise a ModelServerError if it is not found out what kind of
-    server it is.
+    Otherwise, and if the server cannot count, it is estimated from the prompts that
+    the server has counted before. Raise a ModelServerError if the kind of the server
+    cannot be found out.
     """
-    history = role.use.history
+    estimate = role.use.token_estimate
     characters = text_length(request.messages, request.tools)
-    tokens = history.tokens(characters)
+    tokens = estimate.tokens(characters)
     server = await role.server()
     if (context_size := role.context_size(server.kind)) is None:
         return PromptSize(tokens, None)
@@ -52,9 +52,9 @@ async def async_prompt_size(role: ModelRole, request: ChatRequest) -> PromptSize
         try:
             counted = await server.count_tokens(request)
         except ModelServerError as err:
-            _LOGGER.debug("Cannot count the prompt: %s", err.log_text)
+            _LOGGER.debug("The server cannot count the prompt: %s", err.log_text)
         else:
             if counted is not None:
-                history.calibrate(characters, counted, context_size)
+                estimate.learn(characters, counted, context_size)
                 tokens = counted
     return PromptSize(tokens, room)

@@ -1,4 +1,4 @@
-"""How an agent gets to know the home: by a list of everything, or by retrieval."""
+"""How an agent learns about the home: by a list of all entities, or by retrieval."""
 
 from collections.abc import Mapping
 from enum import StrEnum
@@ -15,10 +15,11 @@ from ..home.exposed import is_exposed
 
 
 class EntityMode(StrEnum):
-    """What stands in the prompt.
+    """What the prompt says of the entities.
 
-    ASSIST: Home Assistant's list of all exposed entities. RETRIEVAL: with each
-    question those that fit it best. AUTOMATIC: the list in a small home.
+    ASSIST: Home Assistant's list of all exposed entities is in the system prompt.
+    RETRIEVAL: each question is sent with the entities that fit it best. AUTOMATIC:
+    RETRIEVAL from a number of exposed entities on, else ASSIST.
     """
 
     AUTOMATIC = "automatic"
@@ -28,7 +29,7 @@ class EntityMode(StrEnum):
 
 @callback
 def uses_retrieval(hass: HomeAssistant, config: Mapping[str, Any]) -> bool:
-    """Return whether an agent gets its entities by retrieval now."""
+    """Return whether retrieval is used, by the settings and the size of the home."""
     mode = config.get(CONF_ENTITY_MODE, EntityMode.AUTOMATIC)
     if mode != EntityMode.AUTOMATIC:
         return bool(mode == EntityMode.RETRIEVAL)

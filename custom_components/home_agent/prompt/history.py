@@ -1,25 +1,33 @@
-"""What of a conversation a model is told, and what it was told beside it."""
+"""Which part of a conversation is sent, and the context of its questions."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from functools import partial
+from dataclasses import dataclass, field, replace
 from typing import Final
 
-from homeassistant.components import conversation
-from homeassistant.components.conversation import ChatLog, Content, UserContent
+from homeassistant.components.conversation import (
+    ChatLog,
+    Content,
+    ToolResultContent,
+    UserContent,
+)
 from homeassistant.core import callback
 from homeassistant.helpers.chat_session import current_session
+from homeassistant.helpers.llm import ToolResult
 
 _ENTITIES: Final = "Entities that may be meant, with their states at this moment:"
-# So many are worth more than what was said before.
-_FEW: Final = 3
+# These few entities are worth more than the turns before.
+_MIN_ENTITIES: Final = 3
+_WITHHELD: Final = ToolResult(
+    data={"note": "Outdated: the exposed entities have changed. Call the tool again."}
+)
 
 
 @dataclass(slots=True)
 class TurnContext:
-    """What a model is told beside one question, in front of it.
+    """What is sent in front of one question.
 
-    entities are lines by entity, the best first; time is a sentence.
+    entities has the text of each entity by its id, the best first; time is a sentence,
+    "" for none.
     """
 
     entities: dict[str, str] = field(default_factory=dict)
@@ -27,112 +35,153 @@ class TurnContext:
 
     @property
     def text(self) -> str:
-        """Return it as the model reads it, "" if there is nothing to tell."""
+        """Return the text for the model, "" if there is nothing to send."""
         lines = [_ENTITIES, *self.entities.values()] if self.entities else []
         return "\n".join([*lines, *filter(None, (self.time,))])
 
 
 class History:
-    """One conversation as an agent tells it to its model.
+    """The turns of one conversation, as they are sent to the model.
 
-    A server finds in its cache what it has read before, byte for byte: so what
-    was told beside a question is told again with it, for as long as it is told at
-    all, and old rounds go in blocks. A round begins with what the user says, so a
-    tool call is never kept without its result.
+    A turn is a user message with the tool calls and answers that follow it. A server
+    reuses its prompt cache for a prompt that begins, byte for byte, like an earlier
+    one. So the context of a question is sent again with it, unchanged, and old turns
+    are dropped several at a time.
     """
 
-    def __init__(self, max_rounds: int) -> None:
-        """Keep max_rounds rounds before the current one, 0 for all."""
-        self._max_rounds = max_rounds
-        self._dropped = 0
+    def __init__(self, max_turns: int) -> None:
+        """Send max_turns turns before the current one, 0 for all."""
+        self._max_turns = max_turns
+        self._dropped_turns = 0
         self._contexts: list[tuple[UserContent, TurnContext]] = []
-        self._is_new = False
+        self._is_context_frozen = True
+        self._api_id: str | None = None
+        self._outdated_items = 0
 
     def begin_turn(self, question: UserContent, context: TurnContext) -> None:
-        """Tell context beside a question from now on."""
+        """Send context with a question from now on."""
         self._contexts.append((question, context))
-        self._is_new = True
+        self._is_context_frozen = False
 
-    def forget_hidden(self, is_exposed: Callable[[str], bool]) -> None:
-        """Tell no more, not even with earlier questions, of what was hidden since."""
+    def remove_hidden(
+        self,
+        chat_log: ChatLog,
+        is_exposed: Callable[[str], bool],
+    ) -> None:
+        """Stop sending what earlier turns say of entities that were hidden since.
+
+        The id of the LLM API changes with each change of the exposed entities. A
+        tool's result may name any of them, so all earlier ones are withheld then.
+        """
         for _, context in self._contexts:
             for entity_id in list(context.entities):
                 if not is_exposed(entity_id):
                     del context.entities[entity_id]
+        api_id = chat_log.llm_api.api.id if chat_log.llm_api else None
+        if self._api_id is not None and api_id != self._api_id:
+            self._outdated_items = len(chat_log.content)
+        self._api_id = api_id
 
-    def sent(self) -> None:
-        """Keep the newest context as it is: the server has it in its cache."""
-        self._is_new = False
+    def freeze_context(self) -> None:
+        """Keep the newest context as it is: the server may have it in its cache."""
+        self._is_context_frozen = True
 
     def context_of(self, question: UserContent) -> str:
-        """Return what is told beside a question."""
-        for asked, context in self._contexts:
-            if asked is question:
+        """Return the text that is sent in front of a question."""
+        for earlier, context in self._contexts:
+            if earlier is question:
                 return context.text
         return ""
 
-    def told(self, content: Sequence[Content]) -> list[Content]:
-        """Return what is told of a chat log: its prompt and the last rounds.
+    def messages_to_send(self, content: Sequence[Content]) -> list[Content]:
+        """Return the system prompt and the last turns of a chat log.
 
-        Old rounds go half of max_rounds at a time: what is left begins with the
-        same ones for as many turns.
+        Half of max_turns are dropped at a time, so that the prompt begins with the
+        same turns for as many questions.
         """
-        rounds = _rounds(content)
-        too_many = len(rounds) - 1 - self._max_rounds
-        if self._max_rounds > 0 and too_many > self._dropped:
-            block = max(1, self._max_rounds // 2)
-            self._dropped = -(-too_many // block) * block
-        if not (dropped := min(self._dropped, max(0, len(rounds) - 1))):
-            return list(content)
-        return [content[0], *content[rounds[dropped] :]]
+        starts = _turn_starts(content)
+        too_many = len(starts) - 1 - self._max_turns
+        if self._max_turns > 0 and too_many > self._dropped_turns:
+            block = max(1, self._max_turns // 2)
+            self._dropped_turns = -(-too_many // block) * block
+        dropped = min(self._dropped_turns, max(0, len(starts) - 1))
+        items = list(content)
+        for index, item in enumerate(items[: self._outdated_items]):
+            if isinstance(item, ToolResultContent):
+                items[index] = replace(item, result=_WITHHELD)
+        if not dropped:
+            return items
+        self._forget_contexts(content[: starts[dropped]])
+        return [items[0], *items[starts[dropped] :]]
 
     def shorten(self, content: Sequence[Content]) -> bool:
-        """Tell less: fewer entities with the question, then half of the rounds.
+        """Send less: fewer entities with the question, then fewer turns.
 
-        The last few entities go only when there is no round left to go. Return
-        whether there was anything to leave out. What was sent once is not changed,
-        only left out.
+        The last few entities are dropped when no turn is left to drop. Return whether
+        there was anything to drop. A context that was sent once is never changed.
         """
-        entities = self._contexts[-1][1].entities if self._is_new else {}
-        if len(entities) > _FEW:
-            for entity_id in list(entities)[max(_FEW, len(entities) // 2) :]:
+        entities = {} if self._is_context_frozen else self._contexts[-1][1].entities
+        turns = len(_turn_starts(content)) - 1 - self._dropped_turns
+        if len(entities) > _MIN_ENTITIES:
+            for entity_id in list(entities)[max(_MIN_ENTITIES, len(entities) // 2) :]:
                 del entities[entity_id]
-        elif (before := len(_rounds(content)) - 1 - self._dropped) > 0:
-            self._dropped += -(-before // 2)
+        elif turns > 0:
+            self._dropped_turns += -(-turns // 2)
         elif entities:
             entities.clear()
         else:
             return False
         return True
 
+    def _forget_contexts(self, dropped: Sequence[Content]) -> None:
+        """Forget the contexts of questions that are not sent any more."""
+        gone = {id(item) for item in dropped}
+        self._contexts = [
+            (question, context)
+            for question, context in self._contexts
+            if id(question) not in gone
+        ]
+
 
 class Histories:
-    """The histories of an agent's conversations, each for as long as its session."""
+    """The histories of an agent's conversations, each until its session ends."""
 
-    def __init__(self, max_rounds: int) -> None:
-        """Keep max_rounds rounds in each."""
-        self._max_rounds = max_rounds
+    def __init__(self, max_turns: int) -> None:
+        """Send max_turns earlier turns in each."""
+        self._max_turns = max_turns
         self._histories: dict[str, History] = {}
 
-    def of(self, chat_log: ChatLog) -> History:
-        """Return the history of a chat log."""
-        key = chat_log.conversation_id
-        if (history := self._histories.get(key)) is None:
-            history = History(self._max_rounds)
-            session = current_session.get()
-            if session is not None and session.conversation_id == key:
-                self._histories[key] = history
-                session.async_on_cleanup(partial(self._forget, key))
-        return history
+    @callback
+    def async_get(self, chat_log: ChatLog) -> History:
+        """Return the history of a chat log; it is kept once async_keep is called."""
+        stored = self._histories.get(chat_log.conversation_id)
+        return stored or History(self._max_turns)
 
     @callback
-    def _forget(self, key: str) -> None:
-        """Forget a conversation that is over."""
-        del self._histories[key]
+    def async_keep(self, chat_log: ChatLog, history: History) -> None:
+        """Keep a history until the session of its conversation ends.
+
+        Called after a turn that did not fail: Home Assistant 2026.10 forgets a
+        conversation whose first turn fails, without a word to anybody.
+        """
+        key = chat_log.conversation_id
+        session = current_session.get()
+        if (
+            key not in self._histories
+            and session is not None
+            and session.conversation_id == key
+        ):
+            self._histories[key] = history
+
+            @callback
+            def forget() -> None:
+                del self._histories[key]
+
+            session.async_on_cleanup(forget)
 
 
-def _rounds(content: Sequence[conversation.Content]) -> list[int]:
-    """Return where the rounds of a chat log begin."""
+def _turn_starts(content: Sequence[Content]) -> list[int]:
+    """Return the indexes of the user messages, with which the turns begin."""
     return [
         index for index, item in enumerate(content) if isinstance(item, UserContent)
     ]

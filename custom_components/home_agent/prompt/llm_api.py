@@ -1,4 +1,4 @@
-"""The LLM API of one agent: what the user chose, and the agent's own tools."""
+"""The LLM API of one agent: the APIs that the user chose, and the agent's own tools."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,21 +16,22 @@ from .entity_mode import uses_retrieval
 
 @dataclass
 class AgentAPIInstance(llm.APIInstance):
-    """The tools of a conversation; retrieves: each question brings its entities."""
+    """The tools of a conversation.
 
-    retrieves: bool = False
+    uses_retrieval says that each question is sent with the entities that fit it,
+    and the prompt has no list of all entities.
+    """
+
+    uses_retrieval: bool = False
 
 
 class AgentAPI(llm.API):
-    """Home Assistant's LLM APIs together with tools that are only this agent's."""
+    """Home Assistant's LLM APIs together with tools of this agent only."""
 
     def __init__(
         self, hass: HomeAssistant, config: Mapping[str, Any], tools: Sequence[llm.Tool]
     ) -> None:
-        """Offer the APIs of a flat configuration, and the tools.
-
-        The id is new each time, see renew.
-        """
+        """Offer the APIs that a flat configuration names, and tools."""
         super().__init__(hass=hass, id="", name="Home Agent")
         self.renew()
         self._config = config
@@ -39,10 +40,10 @@ class AgentAPI(llm.API):
 
     @callback
     def renew(self) -> None:
-        """Let also conversations that have begun get a new prompt and new tools.
+        """Give a new prompt and new tools to conversations that have begun, too.
 
-        Home Assistant keeps them for as long as the id is the same (2026.11,
-        chat_log.py).
+        Home Assistant keeps the prompt and the tools of a conversation for as long
+        as the id of its API is the same (2026.11, chat_log.py).
         """
         self.id = f"{DOMAIN}-{ulid_now()}"
 
@@ -50,8 +51,11 @@ class AgentAPI(llm.API):
     async def async_get_api_instance(
         self, llm_context: llm.LLMContext
     ) -> AgentAPIInstance:
-        """Return the tools; raise HomeAssistantError if an API is gone."""
-        retrieves = (
+        """Return the prompt and the tools.
+
+        Raise HomeAssistantError if an API that the user chose is gone.
+        """
+        by_retrieval = (
             llm.LLM_API_ASSIST in self._api_ids
             and uses_retrieval(self.hass, self._config)
             and AssistByRetrieval.is_possible(self.hass)
@@ -62,20 +66,20 @@ class AgentAPI(llm.API):
             llm_context=llm_context,
             tools=self._tools,
             custom_serializer=llm.selector_serializer,
-            retrieves=retrieves,
+            uses_retrieval=by_retrieval,
         )
         if self._api_ids:
-            chosen = await self._async_chosen(llm_context, retrieves=retrieves)
+            chosen = await self._async_chosen(llm_context, by_retrieval=by_retrieval)
             instance.api_prompt = chosen.api_prompt
             instance.tools = [*chosen.tools, *self._tools]
             instance.custom_serializer = chosen.custom_serializer
         return instance
 
     async def _async_chosen(
-        self, llm_context: llm.LLMContext, *, retrieves: bool
+        self, llm_context: llm.LLMContext, *, by_retrieval: bool
     ) -> llm.APIInstance:
-        """Return the APIs that the user chose, as one."""
-        if not retrieves:
+        """Return the APIs that the user chose, merged into one."""
+        if not by_retrieval:
             return await llm.async_get_api(self.hass, self._api_ids, llm_context)
         apis: list[llm.API] = [
             AssistByRetrieval(self.hass)
@@ -88,7 +92,7 @@ class AgentAPI(llm.API):
 
 
 class _ChosenAPI(llm.API):
-    """One of Home Assistant's APIs, which checks who may use it."""
+    """One of Home Assistant's APIs; Home Assistant checks who may use it."""
 
     @override
     async def async_get_api_instance(

@@ -1,6 +1,7 @@
-"""What of the home is told to a model beside a question."""
+"""The context of a question: the entities that fit it, and the time."""
 
 from collections.abc import Mapping
+import logging
 from typing import Any, Final
 
 from homeassistant.components.conversation import ChatLog
@@ -21,59 +22,65 @@ from .history import TurnContext
 from .llm_api import AgentAPIInstance
 from .messages import has_clock
 
-# Seconds that a question waits to be embedded; a cold model takes longer, but it is
-# loaded while the user speaks.
-PATIENCE: Final = 5.0
+_LOGGER = logging.getLogger(__name__)
+
+# Seconds that a question waits to be embedded. A model that is not loaded takes
+# longer, but it is loaded while the user speaks.
+EMBEDDING_TIMEOUT: Final = 5.0
 
 
 class Retrieval:
-    """Finds what a question is about."""
+    """Makes the context of each question."""
 
     def __init__(self, hass: HomeAssistant, config: Mapping[str, Any]) -> None:
-        """Take how much to find from a flat configuration."""
+        """Read the settings from a flat configuration."""
         self._hass = hass
         self._subentry_id: str | None = config.get(CONF_SUBENTRY_ID)
         self._limit = int(config.get(CONF_RETRIEVAL_LIMIT, DEFAULT_RETRIEVAL_LIMIT))
-        self._tells_time: bool = config.get(CONF_TELL_TIME, False)
+        self._adds_time: bool = config.get(CONF_TELL_TIME, False)
 
     async def async_context(self, chat_log: ChatLog, question: str) -> TurnContext:
-        """Return what to tell beside a question.
+        """Return the context of a question.
 
-        Entities, where the conversation began without a list of all; the time,
-        if that is wanted or no tool tells it.
+        It has entities if the conversation began without the list of all of them, and
+        the time if the user wants that or no tool reports it.
         """
         context = TurnContext()
         api = chat_log.llm_api
-        if isinstance(api, AgentAPIInstance) and api.retrieves and question:
+        if isinstance(api, AgentAPIInstance) and api.uses_retrieval and question:
             result = await entity_search(self._hass).async_search(
                 question,
                 self._limit,
                 manager=embedding_manager(self._hass, self._subentry_id),
-                here=_area_of(self._hass, api.llm_context.device_id),
-                patience=PATIENCE,
+                here=_area_of_device(self._hass, api.llm_context.device_id),
+                patience=EMBEDDING_TIMEOUT,
             )
             context.entities = {
-                match.entity.entity_id: _line(self._hass, match)
+                match.entity.entity_id: _entity_text(self._hass, match)
                 for match in result.matches
             }
-            # Who looks for a fault sees what was found, and whether by words only.
             found = list(context.entities)
             chat_log.async_trace({"retrieved": found, "search_mode": str(result.mode)})
-        if self._tells_time or has_clock(chat_log.content):
+            _LOGGER.debug("Retrieved %d entities (%s)", len(found), result.mode)
+        if self._adds_time or has_clock(chat_log.content):
             context.time = f"It is {dt_util.now():%A, %Y-%m-%d, %H:%M}."
         return context
 
 
 @callback
-def _area_of(hass: HomeAssistant, device_id: str | None) -> str | None:
-    """Return the area of the device that heard a question."""
+def _area_of_device(hass: HomeAssistant, device_id: str | None) -> str | None:
+    """Return the id of the area of a device, None if it has none."""
     device = dr.async_get(hass).async_get(device_id) if device_id else None
     return dr.async_get_effective_area_id(hass, device) if device else None
 
 
-def _line(hass: HomeAssistant, match: EntityMatch) -> str:
-    """Return an entity in a line: the names that tools take, and its state."""
+def _entity_text(hass: HomeAssistant, match: EntityMatch) -> str:
+    """Return an entity with its state, and each alias in a line of its own.
+
+    A small model copies a list of names as one name, which no tool finds.
+    """
     entity = match.entity
-    names = " ".join(", ".join(entity.names).split())
+    name, *aliases = entity.names
     kind = ", ".join((entity.domain, *entity.areas[:1]))
-    return f"- {names} ({kind}): {live_state(hass, entity.entity_id)}"
+    lines = [f"- {name} ({kind}): {live_state(hass, entity.entity_id)}"]
+    return "\n".join([*lines, *(f"  alias: {alias}" for alias in aliases)])

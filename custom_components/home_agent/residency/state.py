@@ -1,8 +1,8 @@
-"""Whether a role's model is in memory, and what happens to it."""
+"""Whether the model of a role is in memory, and what happens to it."""
 
 from datetime import timedelta
 from enum import StrEnum
-from typing import Any, Final, Self, cast
+from typing import Any, Final
 
 from homeassistant.config_entries import ConfigEntry, ConfigSubentry
 from homeassistant.core import HomeAssistant, callback
@@ -11,12 +11,12 @@ from homeassistant.util import dt as dt_util
 from ..coordinator import ServerCoordinator
 from ..keep_alive import InvalidKeepAlive, KeepAlive, default_keep_alive
 from ..model.listeners import Listeners
-from ..model.role import ModelRole, merged_config, subentry_role
+from ..model.role import ModelRole, Role, merged_config, subentry_role
+from ..model.use import ModelUser
 from ..servers.base import LOAD_TIMEOUT, LoadedModel, ServerCapability
-from ..servers.factory import server_capabilities
 
-# What a server said so short a time ago is still true.
-FRESH: Final = timedelta(seconds=2)
+# A poll that was answered so short a time ago still describes the server.
+RECENT: Final = timedelta(seconds=2)
 
 
 class ResidencyState(StrEnum):
@@ -30,7 +30,10 @@ class ResidencyState(StrEnum):
 
 
 class ResidencyEvent(StrEnum):
-    """What happens to a model; evicted: it left before its time, and not by us."""
+    """What happens to a model.
+
+    EVICTED: it left before its time, and not because Home Agent unloaded it.
+    """
 
     LOADED = "loaded"
     UNLOADED = "unloaded"
@@ -38,7 +41,11 @@ class ResidencyEvent(StrEnum):
 
 
 class ModelResidency:
-    """The residency of one role's model."""
+    """The model of one role in the memory of its server.
+
+    changed is notified when the state may have changed, event_occurred when the model
+    was loaded or unloaded between two polls.
+    """
 
     def __init__(
         self,
@@ -47,54 +54,36 @@ class ModelResidency:
         subentry: ConfigSubentry,
         coordinator: ServerCoordinator,
     ) -> None:
-        """Watch the model of a subentry on the coordinator's server."""
+        """Describe the model of a subentry on the server of the coordinator."""
         self.hass = hass
+        self.entry = entry
         self.subentry = subentry
         self.coordinator = coordinator
-        self.kind = subentry_role(subentry)
+        kind = subentry_role(subentry)
         config = merged_config(entry, subentry)
-        # Nobody waits here, and a cold load is long.
-        config = {**config, self.kind.key("idle_timeout"): LOAD_TIMEOUT}
-        self.role = ModelRole(hass, config, self.kind)
+        # Nobody waits for these requests, and loading a large model takes minutes.
+        config = {**config, kind.key("idle_timeout"): LOAD_TIMEOUT}
+        self.role = ModelRole(hass, config, kind)
         self.use = self.role.use
-        key = self.kind.key("keep_alive")
+        key = kind.key("keep_alive")
         try:
             self.keep_alive = KeepAlive.for_role(key, config)
         except InvalidKeepAlive:
-            # Each turn says so; the entities should be there all the same.
+            # Each turn reports it; the entities must be there all the same.
             self.keep_alive = KeepAlive.parse(default_keep_alive(key))
-        self._entry = entry
-        self._was: LoadedModel | None = None
-        self._was_seen = False
-        self._told: tuple[ResidencyState, LoadedModel | None, bool] | None = None
-        # Told when the state has changed, and what happens to the model.
-        self.state_changed = Listeners[()]()
-        self.happened = Listeners[ResidencyEvent]()
-
-    @property
-    def entry_id(self) -> str:
-        """Return the id of the entry that the role belongs to."""
-        return self._entry.entry_id
-
-    @property
-    def others(self) -> list[Self]:
-        """Return the entry's other models on the same server."""
-        residencies = cast("list[Self]", self._entry.runtime_data.residencies.values())
-        return [
-            other
-            for other in residencies
-            if other.coordinator is self.coordinator and other is not self
-        ]
+        self._previous: LoadedModel | None = None
+        self._was_polled = False
+        self.changed = Listeners[()]()
+        self.event_occurred = Listeners[ResidencyEvent]()
 
     @property
     def capabilities(self) -> ServerCapability:
-        """Return what can be done about the model."""
-        kind = self.coordinator.connection.kind
-        return ServerCapability.NONE if kind is None else server_capabilities(kind)
+        """Return what the server can do about the model in its memory."""
+        return self.coordinator.capabilities
 
     @property
     def loaded(self) -> LoadedModel | None:
-        """Return the model as it is in memory, None where it is not."""
+        """Return the model as it is in memory, None if it is not loaded."""
         server = self.coordinator.known_server
         if server is None:
             return None
@@ -110,93 +99,95 @@ class ModelResidency:
             return ResidencyState.UNKNOWN
         model = self.loaded
         if model is None:
-            running = self.use.running
-            return ResidencyState.LOADING if running else ResidencyState.UNLOADED
+            is_running = self.use.running_requests
+            return ResidencyState.LOADING if is_running else ResidencyState.UNLOADED
         if model.is_loading:
             return ResidencyState.LOADING
-        if model.is_busy or self.use.running > self.use.loading:
+        if model.is_busy or self.use.running_requests > self.use.loading_requests:
             return ResidencyState.BUSY
         return ResidencyState.LOADED
 
     @callback
     def async_start(self) -> None:
-        """Watch the server and our own requests until the entry is unloaded."""
-        entry = self._entry
-        entry.async_on_unload(self.coordinator.async_add_listener(self._server_asked))
-        entry.async_on_unload(self.use.changed.add(self._use_changed))
+        """Follow polls and requests until the entry is unloaded."""
+        is_embedding = self.role.role is Role.EMBEDDING
+        user = ModelUser(
+            self.subentry.subentry_id,
+            self.subentry.title,
+            None if is_embedding else self.role.num_ctx,
+        )
+        for stop in (
+            self.coordinator.async_add_listener(self._server_changed),
+            self.use.requests_changed.add(self._requests_changed),
+            self.use.add_user(user),
+        ):
+            self.entry.async_on_unload(stop)
 
     @callback
-    def async_store_kind(self) -> None:
-        """Store the kind of the role's own server, once it is found out.
+    def async_store_server_kind(self) -> None:
+        """Store the kind of the role's own server once it is known.
 
-        That sets the entry up anew, with the entities that belong to the kind.
+        That sets up the entry again, with the entities that fit the kind.
         """
         kind = self.coordinator.connection.kind
-        key = self.kind.key("server_kind")
-        if kind and self.subentry.data.get(self.kind.key("base_url")):
+        role = self.role.role
+        key = role.key("server_kind")
+        if kind and self.subentry.data.get(role.key("base_url")):
             data = self.subentry.data
             if data.get(key) is None:
                 self.hass.config_entries.async_update_subentry(
-                    self._entry, self.subentry, data={**data, key: str(kind)}
+                    self.entry, self.subentry, data={**data, key: str(kind)}
                 )
 
     @callback
-    def _server_asked(self) -> None:
-        """Tell what became of the model since the last poll."""
+    def _server_changed(self) -> None:
+        """Compare what the server reports with the poll before."""
         coordinator = self.coordinator
         if coordinator.last_update_success and coordinator.data is not None:
-            self._compare(self.loaded)
-            if self.loaded and self.loaded.context_length:
-                self.use.context_length = self.loaded.context_length
-        self._tell()
+            loaded = self.loaded
+            self._compare(loaded)
+            if loaded is not None and loaded.context_length:
+                self.use.context_length = loaded.context_length
+        self.changed.notify()
 
     @callback
     def _compare(self, model: LoadedModel | None) -> None:
-        """Tell the event that lies between two polls."""
+        """Notify of what has happened to the model between two polls."""
         if model is not None and model.is_loading:
             model = None
-        before, self._was = self._was, model
-        is_first, self._was_seen = not self._was_seen, True
-        if before is None and model is not None:
-            self.use.is_leaving = False
+        previous, self._previous = self._previous, model
+        is_first, self._was_polled = not self._was_polled, True
+        if previous is None and model is not None:
+            self.use.unload_requested = False
             if not is_first:
-                self.happened.notify(ResidencyEvent.LOADED)
-        elif before is not None and model is None:
-            self.use.primed = None
+                self.event_occurred.notify(ResidencyEvent.LOADED)
+        elif previous is not None and model is None:
+            self.use.primed_prefix = None
             event = ResidencyEvent.EVICTED
-            if self.use.is_leaving or self._was_due(before):
+            if self.use.unload_requested or self._was_due(previous):
                 event = ResidencyEvent.UNLOADED
-            self.happened.notify(event)
+            self.event_occurred.notify(event)
 
-    def _was_due(self, before: LoadedModel) -> bool:
-        """Return whether a model had to leave by now, as far as can be known."""
+    def _was_due(self, model: LoadedModel) -> bool:
+        """Return whether a model had to be unloaded by now, as far as is known."""
         if (
             self.keep_alive.nanoseconds == 0
             or ServerCapability.KEEP_ALIVE not in self.capabilities
         ):
             return True
-        if before.expires_at is not None:
-            return before.expires_at <= dt_util.utcnow() + FRESH
-        if before.is_indefinite or self.keep_alive.seconds is None:
+        if model.expires_at is not None:
+            return model.expires_at <= dt_util.utcnow() + RECENT
+        if model.is_indefinite or self.keep_alive.seconds is None:
             return False
-        # Where the server tells no time, our own last use does.
+        # The server does not report the time: the last use of Home Agent tells it.
         ended = self.use.last_ended
-        held = timedelta(seconds=self.keep_alive.seconds)
-        return ended is None or ended + held <= dt_util.utcnow() + FRESH
+        stay = timedelta(seconds=self.keep_alive.seconds)
+        return ended is None or ended + stay <= dt_util.utcnow() + RECENT
 
     @callback
-    def _use_changed(self) -> None:
-        """Look what the server made of a request that began or ended."""
-        if self.use.running or not self.coordinator.lists_models:
-            self._tell()
+    def _requests_changed(self) -> None:
+        """Notify that a request has started, or poll what an ended one has changed."""
+        if self.use.running_requests or not self.coordinator.lists_models:
+            self.changed.notify()
         else:
-            # What it was before the request is true no more.
-            self.coordinator.refresh_soon()
-
-    @callback
-    def _tell(self) -> None:
-        """Tell that the state has changed, if it has."""
-        told = (self.state, self.loaded, self.coordinator.last_update_success)
-        if told != self._told:
-            self._told = told
-            self.state_changed.notify()
+            self.coordinator.async_request_ended()

@@ -1,7 +1,7 @@
-"""Load the models of a server ahead: at start, and when the server comes back."""
+"""Load and prime the models of a server: at start, and when the server comes back."""
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Iterable
 import logging
 from typing import Any, Final
 
@@ -12,86 +12,117 @@ from homeassistant.helpers.start import async_at_started
 
 from ..coordinator import ServerCoordinator
 from ..model.role import Role
+from ..servers.base import ServerCapability
 from ..servers.errors import ModelNotFound, ModelServerError
-from .checks import model_missing
+from .checks.model_missing import check_model_missing
 from .loader import ModelLoader
+from .primer import Primer
 
 _LOGGER = logging.getLogger(__name__)
 
-# Who answers every question comes first.
+# The model that answers every question is loaded first.
 _ORDER: Final = (Role.LLM, Role.EMBEDDING, Role.EXTERNAL_LLM)
 
 
-@callback
-def async_keep_warm(
-    hass: HomeAssistant, entry: ConfigEntry[Any], coordinator: ServerCoordinator
-) -> None:
-    """Warm the models of a server up, now and whenever it was away."""
-    loaders = sorted(
-        (
-            loader
-            for loader in entry.runtime_data.loaders.values()
-            if loader.residency.coordinator is coordinator
-        ),
-        key=lambda loader: _ORDER.index(loader.residency.kind),
-    )
-    was_away = False
+class WarmUp:
+    """Keeps the models of one server ready, as far as their settings say so."""
 
-    async def first() -> None:
-        await coordinator.async_refresh()
-        for loader in loaders:
-            loader.residency.async_store_kind()
-        await _async_warm_up(hass, loaders)
+    def __init__(
+        self,
+        hass: HomeAssistant,
+        entry: ConfigEntry[Any],
+        coordinator: ServerCoordinator,
+        loaders: Iterable[ModelLoader],
+        primers: Iterable[Primer],
+    ) -> None:
+        """Take the loaders and primers of the models on the coordinator's server."""
+        self._hass = hass
+        self._entry = entry
+        self._coordinator = coordinator
+        self._loaders = sorted(
+            loaders, key=lambda loader: _ORDER.index(loader.residency.role.role)
+        )
+        self._primers = list(primers)
+        self._was_available = True
 
-    def asked() -> None:
-        nonlocal was_away
-        is_away = not coordinator.last_update_success
-        if was_away and not is_away:
-            in_background(_async_warm_up(hass, loaders))
-        was_away = is_away
+    @callback
+    def async_start(self) -> None:
+        """Warm up now, and whenever the server is available again."""
+        for loader in self._loaders:
+            loader.residency.async_start()
+        for primer in self._primers:
+            primer.async_start()
+        self._entry.async_on_unload(
+            self._coordinator.async_add_listener(self._server_changed)
+        )
+        self._in_background(self._async_first_warm_up())
 
-    def in_background(work: Coroutine[Any, Any, None]) -> None:
-        name = f"warm up {coordinator.name}"
-        entry.async_create_background_task(hass, work, name)
+    async def _async_first_warm_up(self) -> None:
+        """Poll the server for the first time, then warm up."""
+        await self._coordinator.async_refresh()
+        for loader in self._loaders:
+            loader.residency.async_store_server_kind()
+        await self._async_warm_up()
 
-    for loader in loaders:
-        loader.residency.async_start()
-        loader.async_start()
-    entry.async_on_unload(coordinator.async_add_listener(asked))
-    in_background(first())
+    @callback
+    def _server_changed(self) -> None:
+        """Warm up if the server is available again."""
+        is_available = self._coordinator.last_update_success
+        if is_available and not self._was_available:
+            _LOGGER.debug("%s is available again", self._coordinator.name)
+            self._in_background(self._async_warm_up())
+        self._was_available = is_available
 
+    @callback
+    def _in_background(self, work: Coroutine[Any, Any, None]) -> None:
+        """Run work until the entry is unloaded."""
+        self._entry.async_create_background_task(
+            self._hass, work, f"warm up {self._coordinator.name}"
+        )
 
-async def _async_warm_up(hass: HomeAssistant, loaders: list[ModelLoader]) -> None:
-    """Load each model once, one after the other, and then evaluate the prompts."""
-    warm = [loader for loader in loaders if await _async_load(hass, loader)]
-    await async_started(hass)
-    for loader in warm:
+    async def _async_warm_up(self) -> None:
+        """Load the models one after the other, then prime those that are loaded."""
+        ready = [loader for loader in self._loaders if await self._async_load(loader)]
+        await async_started(self._hass)
+        for primer in self._primers:
+            if primer.loader in ready:
+                await self._async_prime(primer)
+
+    async def _async_load(self, loader: ModelLoader) -> bool:
+        """Load a model, log how long it took, and return whether to prime it."""
+        residency = loader.residency
+        model = residency.role.model
+        if ServerCapability.WARM not in residency.capabilities:
+            return False
         try:
-            await loader.async_prime()
+            await loader.async_check_model()
+            check_model_missing(residency, None)
+            if not loader.keeps_ready:
+                return False
+            seconds = await loader.async_load_if_needed("it is kept ready")
+        except ModelNotFound as err:
+            check_model_missing(residency, err)
+            _LOGGER.warning("%s does not have the model %s", err.host, model)
+            return False
+        except ModelServerError as err:
+            _LOGGER.warning("Cannot load %s: %s", model, err.log_text)
+            return False
+        if seconds is not None:
+            _LOGGER.info("Loaded %s in %.1f s", model, seconds)
+        return True
+
+    async def _async_prime(self, primer: Primer) -> None:
+        """Prime a model; a failure is a warning."""
+        try:
+            await primer.async_prime()
         except HomeAssistantError as err:
-            why = err.log_text if isinstance(err, ModelServerError) else err
-            model = loader.residency.role.model
-            _LOGGER.warning("Cannot evaluate the prompt of %s ahead: %s", model, why)
-
-
-async def _async_load(hass: HomeAssistant, loader: ModelLoader) -> bool:
-    """Load a model; return whether its prompt may be evaluated."""
-    residency = loader.residency
-    try:
-        await loader.async_warm_up()
-    except ModelNotFound as err:
-        model_missing(hass, residency, err)
-        _LOGGER.warning("%s does not have the model %s", err.host, residency.role.model)
-    except ModelServerError as err:
-        _LOGGER.warning("Cannot load %s: %s", residency.role.model, err.log_text)
-    else:
-        model_missing(hass, residency, None)
-        return loader.is_warmed
-    return False
+            reason = err.log_text if isinstance(err, ModelServerError) else err
+            model = primer.loader.residency.role.model
+            _LOGGER.warning("Cannot prime %s with its prompt: %s", model, reason)
 
 
 async def async_started(hass: HomeAssistant) -> None:
-    """Wait until Home Assistant has started: only then the prompt is whole."""
+    """Wait until Home Assistant has started: only then all entities are there."""
     started = asyncio.Event()
 
     async def at_started(_: HomeAssistant) -> None:

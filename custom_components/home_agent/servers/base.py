@@ -158,7 +158,7 @@ class ModelServer(ABC):
         """Return whether requests for the model may carry a keep_alive."""
         return not is_cloud(self.connection.url)
 
-    def _residency(self, model: str, keep_alive: KeepAlive | None) -> JsonObject:
+    def residency_fields(self, model: str, keep_alive: KeepAlive | None) -> JsonObject:
         """Return the keep_alive of a request: at its top, never in its options."""
         if keep_alive is None or not self.may_send_keep_alive(model):
             return {}

@@ -32,7 +32,7 @@ class LMStudioServer(OpenAICompatibleServer):
     )
 
     @override
-    def _residency(self, model: str, keep_alive: KeepAlive | None) -> JsonObject:
+    def residency_fields(self, model: str, keep_alive: KeepAlive | None) -> JsonObject:
         """Return the ttl of a request, in seconds."""
         ttl = keep_alive.ttl if keep_alive else None
         return {} if ttl is None else {"ttl": ttl}

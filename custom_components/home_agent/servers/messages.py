@@ -72,6 +72,7 @@ class ChatRequest:
     max_tokens: int | None = None
     num_ctx: int | None = None
     think: Think | None = None
+    tool_choice: Literal["none"] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

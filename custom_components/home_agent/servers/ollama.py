@@ -147,7 +147,7 @@ class OllamaServer(ModelServer):
         """Return one vector for each text, in the same order."""
         body = {"model": model, "input": list(texts)}
         answer = await self.http.post(
-            self._url("embed"), body | self._residency(model, keep_alive)
+            self._url("embed"), body | self.residency_fields(model, keep_alive)
         )
         vectors: list[list[float]] = answer.get("embeddings") or []
         if len(vectors) != len(texts):
@@ -221,7 +221,7 @@ class OllamaServer(ModelServer):
         """
         # Embedding models have no /api/generate but to unload them.
         endpoint = "embed" if request.embedding else "generate"
-        body: JsonObject = {"model": request.model} | self._residency(
+        body: JsonObject = {"model": request.model} | self.residency_fields(
             request.model, request.keep_alive
         )
         if not request.embedding:
@@ -272,7 +272,7 @@ class OllamaServer(ModelServer):
             "messages": [_message(message) for message in request.messages],
             "stream": stream,
         }
-        body |= self._residency(request.model, request.keep_alive)
+        body |= self.residency_fields(request.model, request.keep_alive)
         if request.tools:
             body["tools"] = [
                 {"type": "function", "function": tool} for tool in request.tools

@@ -130,7 +130,7 @@ class OpenAICompatibleServer(ModelServer):
     ) -> list[list[float]]:
         """Return one vector for each text, in the same order."""
         body: JsonObject = {"model": model, "input": list(texts)}
-        body |= self._residency(model, keep_alive)
+        body |= self.residency_fields(model, keep_alive)
         async with self._held(model, keep_alive):
             answer = await self._post("embeddings", body)
         items = sorted(answer.get("data") or (), key=lambda item: item["index"])
@@ -165,7 +165,7 @@ class OpenAICompatibleServer(ModelServer):
             message: ChatMessage = {"role": "user", "content": "."}
             asked = ChatRequest(model=request.model, messages=[message], max_tokens=1)
             body = self._chat_body(asked)
-        body |= self._residency(request.model, request.keep_alive)
+        body |= self.residency_fields(request.model, request.keep_alive)
         async with self._held(request.model, request.keep_alive):
             await self._post(endpoint, body, timeout=LOAD_TIMEOUT)
 
@@ -194,7 +194,7 @@ class OpenAICompatibleServer(ModelServer):
             "model": request.model,
             "messages": [_message(message) for message in request.messages],
         }
-        body |= self._residency(request.model, request.keep_alive)
+        body |= self.residency_fields(request.model, request.keep_alive)
         if request.tools:
             body["tools"] = [
                 {"type": "function", "function": tool} for tool in request.tools

@@ -24,6 +24,7 @@ from ..const import (
 )
 from ..keep_alive import KeepAlive
 from ..model.role import ModelRole, Role, merged_config
+from ..model.turn import Turn
 from ..servers.base import collect
 from ..servers.errors import ModelServerError
 from ..servers.messages import ChatMessage
@@ -132,7 +133,7 @@ class ExternalLLMTool(llm.Tool):
             [*self._preamble(), {"role": "user", "content": question}],
             KeepAlive.for_role(CONF_EXTERNAL_LLM_KEEP_ALIVE, self._config, keep_alive),
         )
-        with self._role.turn() as turn:
+        with Turn(self._role) as turn:
             if self._config.get(CONF_EXTERNAL_LLM_STREAM, True):
                 # Streamed, since the idle timeout then limits each silence and
                 # not the whole answer.

@@ -128,15 +128,3 @@ def test_bounds() -> None:
     assert len(history.loads) == MAX_LOADS
     again = UseHistory.from_dict(history.as_dict())
     assert again.as_dict() == history.as_dict()
-
-
-def test_tokens() -> None:
-    """Learned from what the server counted, but not from what it cut."""
-    history = UseHistory()
-    assert history.tokens(4000) == 1000
-    for _ in range(10):
-        history.calibrate(3000, 1000, 8192)
-    assert history.tokens(3000) == pytest.approx(1000, abs=2)
-    history.calibrate(90000, 8190, 8192)
-    history.calibrate(100, None, 8192)
-    assert history.tokens(3000) == pytest.approx(1000, abs=2)

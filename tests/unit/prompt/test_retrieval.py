@@ -397,7 +397,7 @@ async def test_words_while_the_embedding_model_loads(
     (entry,) = home.config_entries.async_entries(DOMAIN)
     (manager,) = entry.runtime_data.vector_db_managers.values()
     await manager.async_sync()
-    monkeypatch.setattr(retrieval, "PATIENCE", 0.02)
+    monkeypatch.setattr(retrieval, "EMBEDDING_TIMEOUT", 0.02)
     server_embeds = asyncio.Event()
     embed = ollama.routes["POST", "/api/embed"]
 
@@ -412,7 +412,7 @@ async def test_words_while_the_embedding_model_loads(
     server_embeds.set()
     await home.async_block_till_done(wait_background_tasks=True)
     # With the embeddings, a question finds what shares no word with it.
-    monkeypatch.setattr(retrieval, "PATIENCE", 5.0)
+    monkeypatch.setattr(retrieval, "EMBEDDING_TIMEOUT", 5.0)
     await say(home, "Hello, lamp for reading in bed")
     assert len(ollama.sent("/api/embed")) == running + 1
     assert questions(chats(ollama)[-1])[-1].count("\n- ") == 4
@@ -452,7 +452,7 @@ async def test_entities_give_way_first(
 
 def test_what_is_left_out_first() -> None:
     """Entities down to a few, rounds by halves, and then the last entities."""
-    history = History(max_rounds=0)
+    history = History(max_turns=0)
     content: list[conversation.Content] = [SystemContent("")]
     for number in range(6):
         question = UserContent(f"Question {number}")
@@ -460,10 +460,10 @@ def test_what_is_left_out_first() -> None:
         lines = {f"light.{line}": f"- {line}" for line in range(10)}
         history.begin_turn(question, TurnContext(lines))
         if number < 5:
-            history.sent()
+            history.freeze_context()
     seen = []
     while True:
-        told = history.told(content)
+        told = history.messages_to_send(content)
         seen.append((len(told) - 1, history.context_of(question).count("- ")))
         if not history.shorten(content):
             break
@@ -474,7 +474,7 @@ def test_what_is_left_out_first() -> None:
     assert history.context_of(first).count("- ") == 10
     # In the same turn, after a tool, nothing that was sent is changed.
     history.begin_turn(question, TurnContext({"light.1": "- 1"}))
-    history.sent()
+    history.freeze_context()
     assert not history.shorten(content)
 
 
@@ -506,7 +506,7 @@ async def test_the_server_counts(
         caplog.set_level("DEBUG")
         del server.routes["POST", "/apply-template"]
         await say(home, "Hello lamp")
-        assert "Cannot count" in caplog.text
+        assert "cannot count" in caplog.text
 
 
 async def test_the_history_ends_with_its_conversation(

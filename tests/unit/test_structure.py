@@ -1,4 +1,4 @@
-"""Who may import whom: the table of docs/ARCHITECTURE.md, read from the code."""
+"""The structure of the code: who may import whom, and how long things may be."""
 
 import ast
 from pathlib import Path
@@ -36,6 +36,8 @@ ALLOWED: Final[dict[str, set[str]]] = {
     "runtime": {"residency", "vector_db_manager", "coordinator", "model"},
     "dialogs": {"model", "prompt", "tools", "vector_store", "servers"},
 }
+MAX_LINES_OF_A_FILE: Final = 400
+MAX_LINES_OF_A_FUNCTION: Final = 60
 MODULES: Final = sorted(PACKAGE.rglob("*.py"))
 
 
@@ -101,3 +103,15 @@ def test_no_imports_in_a_circle() -> None:
 
     for name in imports:
         visit(name, ())
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name_of)
+def test_files_and_functions_are_short(path: Path) -> None:
+    """A longer file has two subjects; a longer function cannot be read at once."""
+    text = path.read_text()
+    assert text.count("\n") <= MAX_LINES_OF_A_FILE
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            assert node.end_lineno is not None
+            lines = node.end_lineno - node.lineno + 1
+            assert lines <= MAX_LINES_OF_A_FUNCTION, node.name

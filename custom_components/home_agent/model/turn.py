@@ -1,0 +1,233 @@
+"""Run the requests of one turn: a question, its rounds of tool calls, its answer."""
+
+import asyncio
+from collections.abc import AsyncGenerator, Iterator, Sequence
+from contextlib import aclosing, contextmanager
+import logging
+from types import TracebackType
+from typing import Final, Self
+
+from ..keep_alive import KeepAlive
+from ..servers.base import ModelServer
+from ..servers.errors import CannotConnect, ConnectionLost, ModelServerError
+from ..servers.messages import (
+    ChatAnswer,
+    ChatDelta,
+    ChatRequest,
+    ChatStats,
+    ToolCall,
+    text_length,
+)
+from .role import ModelRole
+from .turn_record import TurnRecord
+from .use import PromptSized
+
+_LOGGER = logging.getLogger(__name__)
+
+# Seconds before a request is repeated whose connection was refused or lost: a server
+# that restarts needs a moment.
+RETRY_PAUSE: Final = 1.5
+
+
+class Turn:
+    """Sends the requests of one turn of a role and records what they cost.
+
+    A context manager: the turn ends with the outermost `with`. A request that is made
+    outside of one is a turn of its own.
+
+    prefix_key is what the server has evaluated when the turn is over, None if that
+    must not be relied on. wanted_tokens is the size of the prompt before it was
+    shortened to fit the context.
+    """
+
+    def __init__(self, role: ModelRole) -> None:
+        """Start a turn of a role, before its first request."""
+        self._role = role
+        self._use = role.use
+        self._record = TurnRecord(role.subentry_id)
+        self._depth = 0
+        self.prefix_key: int | None = None
+        self.wanted_tokens = 0
+
+    def __enter__(self) -> Self:
+        """Count the turn as running."""
+        if not self._depth:
+            self._use.begin_turn()
+        self._depth += 1
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """End the turn; its figures are published if a server has answered."""
+        self._depth -= 1
+        if self._depth:
+            return
+        self._use.end_turn()
+        record = self._record
+        if not record.requests:
+            return
+        record.finish()
+        self._use.primed_prefix = self.prefix_key
+        self._use.last_subentry_id = record.subentry_id
+        self._role.record_use(record)
+        self._use.turn_ended.notify(record)
+
+    async def chat(self, request: ChatRequest) -> ChatAnswer:
+        """Return an answer in one piece.
+
+        The request is repeated once if the connection was refused or lost: no part
+        of an answer was used, so nothing is done twice. Raise a ModelServerError if
+        the server fails.
+        """
+        with self:
+            server = await self._role.server()
+            characters = self._before(server, request)
+            with self._count_request():
+                try:
+                    answer = await server.chat(request)
+                except (ConnectionLost, CannotConnect) as err:
+                    await self._async_pause(err)
+                    answer = await server.chat(request)
+            self._after(request, characters, answer)
+            return answer
+
+    async def chat_stream(self, request: ChatRequest) -> AsyncGenerator[ChatDelta]:
+        """Yield an answer as the model makes it.
+
+        The request is repeated once if the connection was refused or lost before the
+        first delta. Tool calls come with the last delta, so none of them has been
+        started then. Raise a ModelServerError if the server fails.
+        """
+        with self:
+            server = await self._role.server()
+            characters = self._before(server, request)
+            may_retry = True
+            with self._count_request():
+                while True:
+                    try:
+                        async with aclosing(server.chat_stream(request)) as deltas:
+                            async for delta in deltas:
+                                may_retry = False
+                                self._record.add_first_token()
+                                if delta.stats is not None:
+                                    self._after(request, characters, delta)
+                                yield delta
+                    except (ConnectionLost, CannotConnect) as err:
+                        if not may_retry:
+                            raise
+                        may_retry = False
+                        await self._async_pause(err)
+                    else:
+                        return
+
+    async def embed(
+        self, model: str, texts: Sequence[str], keep_alive: KeepAlive
+    ) -> list[list[float]]:
+        """Return one vector for each text, in the same order.
+
+        Raise a ModelServerError if the server fails.
+        """
+        with self:
+            server = await self._role.server()
+            _LOGGER.debug(
+                "%s request to %s (%s): %d texts, %s",
+                self._role.role,
+                model,
+                server.kind,
+                len(texts),
+                _as_sent(server, model, keep_alive),
+            )
+            with self._count_request():
+                vectors = await server.embed(model, texts, keep_alive)
+            self._record.add_answer(ChatStats())
+            _LOGGER.debug(
+                "%s answer from %s after %.2f s: %d vectors",
+                self._role.role,
+                model,
+                self._record.seconds,
+                len(vectors),
+            )
+            return vectors
+
+    @contextmanager
+    def _count_request(self) -> Iterator[None]:
+        """Count a request as running, and log why it fails if it does."""
+        with self._use.count_request():
+            try:
+                yield
+            except ModelServerError as err:
+                _LOGGER.debug(
+                    "%s request to %s failed after %.2f s: %s",
+                    self._role.role,
+                    self._role.model,
+                    self._record.seconds,
+                    err.log_text,
+                )
+                raise
+
+    async def _async_pause(self, err: ModelServerError) -> None:
+        """Wait before a request is repeated."""
+        _LOGGER.debug(
+            "Repeating the request to %s in %.1f s: %s",
+            self._role.model,
+            RETRY_PAUSE,
+            err.log_text,
+        )
+        await asyncio.sleep(RETRY_PAUSE)
+
+    def _before(self, server: ModelServer, request: ChatRequest) -> int:
+        """Log a request and publish its size; return the characters of its prompt."""
+        characters = text_length(request.messages, request.tools)
+        tokens = self._use.token_estimate.tokens(characters)
+        _LOGGER.debug(
+            "%s request to %s (%s): %d messages, %d tools, about %d tokens, %s",
+            self._role.role,
+            request.model,
+            server.kind,
+            len(request.messages),
+            len(request.tools),
+            tokens,
+            _as_sent(server, request.model, request.keep_alive),
+        )
+        if self._record.subentry_id is not None:
+            tokens = max(self.wanted_tokens, tokens)
+            self._use.prompt_sized.notify(PromptSized(self._record.subentry_id, tokens))
+        return characters
+
+    def _after(
+        self, request: ChatRequest, characters: int, answer: ChatAnswer | ChatDelta
+    ) -> None:
+        """Record and log the end of an answer."""
+        stats = answer.stats or ChatStats()
+        self._record.add_answer(stats)
+        if limit := self._use.context_length or request.num_ctx:
+            self._use.token_estimate.learn(characters, stats.prompt_tokens, limit)
+        _LOGGER.debug(
+            "%s answer from %s after %.2f s: finish reason %s, tools %s,"
+            " %s prompt tokens (%s cached), %s completion tokens, loaded in %s s",
+            self._role.role,
+            request.model,
+            self._record.seconds,
+            answer.finish_reason,
+            _names(answer.tool_calls),
+            stats.prompt_tokens,
+            stats.cached_tokens,
+            stats.completion_tokens,
+            stats.load_seconds,
+        )
+
+
+def _as_sent(server: ModelServer, model: str, keep_alive: KeepAlive | None) -> str:
+    """Return the fields of a request that say how long the model stays loaded."""
+    fields = server.residency_fields(model, keep_alive)
+    sent = ", ".join(f"{key} {value}" for key, value in fields.items())
+    return sent or "no keep_alive"
+
+
+def _names(calls: Sequence[ToolCall]) -> str:
+    """Return the names of the tools that are called."""
+    return ", ".join(call.name for call in calls) or "none"

@@ -1,0 +1,95 @@
+"""Turn the tool calls of a model into those of Home Assistant's chat log."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+from homeassistant.components import conversation
+from homeassistant.helpers import llm
+from homeassistant.util.json import JSON_DECODE_EXCEPTIONS, json_loads
+
+from ..servers.messages import JsonObject, ToolCall, ToolSpec
+
+type ChatLogDelta = (
+    conversation.AssistantContentDeltaDict | conversation.ToolResultContentDeltaDict
+)
+
+INCOMPLETE: Final = "The call was not made: its arguments are not a whole JSON object."
+NOT_OFFERED: Final = "The call was not made: there is no tool of this name."
+NO_MORE_CALLS: Final = "The call was not made: too many calls. Answer the user now."
+
+
+def tool_deltas(
+    calls: Sequence[ToolCall], offered: Sequence[ToolSpec], *, may_call: bool
+) -> list[ChatLogDelta]:
+    """Return the deltas that make the chat log run tool calls.
+
+    A call is refused if its arguments are not a whole JSON object, if its tool was
+    not offered, or if may_call is False. Then the model gets the reason as the
+    result, and may try again.
+    """
+    schemas = {tool["name"]: tool["parameters"] for tool in offered}
+    inputs: list[llm.ToolInput] = []
+    refusals: list[ChatLogDelta] = []
+    for call in calls:
+        reason = None
+        if not may_call:
+            reason = NO_MORE_CALLS
+        elif call.name not in schemas:
+            reason = NOT_OFFERED
+        elif call.arguments is None:
+            reason = INCOMPLETE
+        tool_input = llm.ToolInput(
+            tool_name=call.name,
+            tool_args=_repaired(call.arguments or {}, schemas.get(call.name, {})),
+            # Home Assistant does not run external calls.
+            external=reason is not None,
+        )
+        # Results refer to the id of their call. Some servers count from zero in each
+        # answer, or give one id to all calls of an answer.
+        if call.id and call.id not in {earlier.id for earlier in inputs}:
+            tool_input.id = call.id
+        inputs.append(tool_input)
+        if reason is not None:
+            refusals.append(
+                {
+                    "role": "tool_result",
+                    "tool_call_id": tool_input.id,
+                    "tool_name": call.name,
+                    "result": llm.ToolResult(data={"error": reason}, error=True),
+                }
+            )
+    return [{"tool_calls": inputs}, *refusals]
+
+
+def _repaired(arguments: JsonObject, schema: JsonObject) -> JsonObject:
+    """Return arguments without the usual faults of small models.
+
+    They pass null or "" where an argument should be left out, and write lists and
+    objects as strings (llama3.1 8B does, by Home Assistant's Ollama integration).
+    """
+    properties = schema.get("properties") or {}
+    return {
+        key: value if _takes_text(properties.get(key)) else _parsed(value)
+        for key, value in arguments.items()
+        if value is not None and value != ""
+    }
+
+
+def _takes_text(schema: Mapping[str, Any] | None) -> bool:
+    """Return whether a parameter with this JSON schema may be a string."""
+    if not schema:
+        return False
+    types = schema.get("type")
+    if types == "string" or (isinstance(types, list) and "string" in types):
+        return True
+    return any(map(_takes_text, (*schema.get("anyOf", ()), *schema.get("oneOf", ()))))
+
+
+def _parsed(value: Any) -> Any:
+    """Return the list or object that a string holds, or the value as it is."""
+    if isinstance(value, str) and (value[:1], value[-1:]) in (("[", "]"), ("{", "}")):
+        try:
+            return json_loads(value)
+        except JSON_DECODE_EXCEPTIONS:
+            return value
+    return value

@@ -1,0 +1,25 @@
+"""What can be wrong with a model in memory: one file for each repair issue.
+
+All checks look at what has really happened, not at what might.
+"""
+
+from homeassistant.core import callback
+
+from ..state import ModelResidency
+from .cadence import CadenceCheck
+from .no_effect import check_no_effect
+from .not_held import NotHeldCheck
+from .num_ctx import NumCtxCheck
+from .prompt_too_long import PromptTooLongCheck
+from .pushed_out import PushedOutCheck
+
+
+@callback
+def async_start_checks(residency: ModelResidency) -> None:
+    """Check the model of a role until its entry is unloaded."""
+    check_no_effect(residency)
+    CadenceCheck(residency)
+    NotHeldCheck(residency)
+    NumCtxCheck(residency)
+    PromptTooLongCheck(residency)
+    PushedOutCheck(residency)

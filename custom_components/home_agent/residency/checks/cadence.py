@@ -1,0 +1,54 @@
+"""The issue "cadence": a model is unloaded each time shortly before its next use."""
+
+from datetime import timedelta
+from typing import Final
+
+from homeassistant.core import callback
+from homeassistant.util import dt as dt_util
+
+from ...model.turn_record import TurnRecord
+from ...servers.base import ServerCapability
+from ..state import ModelResidency
+from .issues import clear_issue, raise_issue
+
+_DAY: Final = timedelta(days=1)
+
+
+class CadenceCheck:
+    """Looks for regular uses of a model that its keep_alive does not outlast."""
+
+    def __init__(self, residency: ModelResidency) -> None:
+        """Check now, and after each turn of the role until the entry is unloaded."""
+        self._residency = residency
+        residency.entry.async_on_unload(
+            residency.use.turn_ended.add(self._turn_ended),
+        )
+        self._check()
+
+    @callback
+    def _turn_ended(self, record: TurnRecord) -> None:
+        """Check again with the new use."""
+        if record.subentry_id == self._residency.subentry.subentry_id:
+            self._check()
+
+    @callback
+    def _check(self) -> None:
+        """Raise or clear the issue, by the history of the model."""
+        residency, history = self._residency, self._residency.use.history
+        suggestion = None
+        if ServerCapability.KEEP_ALIVE in residency.capabilities:
+            suggestion = history.suggestion(residency.keep_alive)
+        if suggestion is None or (cadence := history.cadence) is None:
+            clear_issue("cadence", residency)
+            return
+        since = dt_util.utcnow() - _DAY
+        raise_issue(
+            "cadence",
+            residency,
+            fix={"keep_alive": suggestion},
+            keep_alive=residency.keep_alive.text,
+            suggestion=suggestion,
+            minutes=f"{cadence / 60:.0f}",
+            cold_starts=str(history.cold_starts(residency.keep_alive, since)),
+            seconds=f"{history.load_seconds or 0:.0f}",
+        )

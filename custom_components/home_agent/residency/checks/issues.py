@@ -1,0 +1,80 @@
+"""The one place that raises and clears the repair issues of a model role."""
+
+from typing import Any, Final
+
+from homeassistant.config_entries import ConfigEntry
+from homeassistant.core import HomeAssistant, callback
+from homeassistant.helpers import issue_registry as ir
+
+from ...const import DOMAIN
+from ..state import ModelResidency
+
+DOCS: Final = "https://github.com/home-agent/home-agent/blob/main/docs/MODEL_MEMORY.md"
+# They rest on what happened in the past days; the others are seen again at once
+# after a restart, if they are still there.
+_PERSISTENT: Final = {"cadence", "pushed_out"}
+
+
+def issue_id(name: str, residency: ModelResidency) -> str:
+    """Return the id of an issue of a role."""
+    return f"{name}_{residency.subentry.subentry_id}"
+
+
+@callback
+def raise_issue(
+    name: str,
+    residency: ModelResidency,
+    *,
+    fix: dict[str, Any] | None = None,
+    severity: ir.IssueSeverity = ir.IssueSeverity.WARNING,
+    **placeholders: str,
+) -> None:
+    """Raise an issue of a role, or update it.
+
+    fix is the data of its fix flow (repairs.py), None for an issue that the user must
+    fix by hand. placeholders are those of its text, beside title, model and host.
+    """
+    subentry = residency.subentry
+    ir.async_create_issue(
+        residency.hass,
+        DOMAIN,
+        issue_id(name, residency),
+        data={
+            "entry_id": residency.entry.entry_id,
+            "subentry_id": subentry.subentry_id,
+            **(fix or {}),
+        },
+        is_fixable=fix is not None,
+        is_persistent=name in _PERSISTENT,
+        severity=severity,
+        learn_more_url=DOCS,
+        # The text says how to fix it.
+        translation_key=name if fix else f"{name}_by_hand",
+        translation_placeholders={
+            "title": subentry.title,
+            "model": residency.role.model,
+            "host": residency.coordinator.host,
+            **placeholders,
+        },
+    )
+
+
+@callback
+def clear_issue(name: str, residency: ModelResidency) -> None:
+    """Clear an issue of a role, if it is there."""
+    ir.async_delete_issue(residency.hass, DOMAIN, issue_id(name, residency))
+
+
+@callback
+def clear_issues_of_removed(
+    hass: HomeAssistant, entry: ConfigEntry[Any], *, is_removed: bool = False
+) -> None:
+    """Clear the issues of removed subentries, and of the entry if it is removed."""
+    for issue in list(ir.async_get(hass).issues.values()):
+        data = issue.data or {}
+        if (
+            issue.domain == DOMAIN
+            and data.get("entry_id") == entry.entry_id
+            and (is_removed or data.get("subentry_id") not in entry.subentries)
+        ):
+            ir.async_delete_issue(hass, DOMAIN, issue.issue_id)
