@@ -18,6 +18,7 @@ from ..home.exposed import (
     async_track_exposed_entities,
     is_exposed,
 )
+from ..home.text import MAX_NAME_LENGTH, one_line
 from ..servers.errors import ModelServerError
 from ..vector_db_manager import IndexOutdated, QuestionVector, VectorDBManager
 from .lexical import LexicalIndex
@@ -84,7 +85,7 @@ class EntityFilter:
 
     def _is_in_areas(self, entity: ExposedEntity) -> bool:
         """Return whether an entity is in one of the areas."""
-        areas = {area.casefold() for area in self.areas}
+        areas = {one_line(area, MAX_NAME_LENGTH).casefold() for area in self.areas}
         return any(place.casefold() in areas for place in entity.places)
 
 
