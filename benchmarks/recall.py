@@ -165,7 +165,7 @@ async def run(exposed: int) -> None:
                     text,
                     LIMIT,
                     manager=manager,
-                    here=area.id if room is not None and area else None,
+                    asking_area_id=area.id if room is not None and area else None,
                 )
                 return [match.entity.entity_id for match in result.matches]
 

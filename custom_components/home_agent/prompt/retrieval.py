@@ -49,8 +49,8 @@ class Retrieval:
                 question,
                 self._limit,
                 manager=embedding_manager(self._hass, self._subentry_id),
-                here=_area_of(self._hass, api.llm_context.device_id),
-                patience=PATIENCE,
+                asking_area_id=_area_of(self._hass, api.llm_context.device_id),
+                embedding_timeout=PATIENCE,
             )
             context.entities = {
                 match.entity.entity_id: _line(self._hass, match)
