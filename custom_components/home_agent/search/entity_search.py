@@ -179,9 +179,7 @@ class EntitySearch:
         if asking_area_id is not None:
             nearby = {key for key in allowed if exposed[key].area_id == asking_area_id}
             nearby_scores, _ = await self._async_rank(question, manager, nearby)
-            reserved = list(nearby_scores)[: round(_ASKING_AREA_SHARE * limit)]
-            added = [key for key in reserved if key not in best]
-            best = [*best[: limit - len(added)], *added]
+            best = _with_reserved_share(best, list(nearby_scores), limit)
         if where.is_specific:
             best += sorted(allowed.difference(best))[: limit - len(best)]
         # The user may have hidden an entity while the search was waiting.
@@ -259,11 +257,15 @@ class EntitySearch:
             manager.async_embed_question(query), "embed a question"
         )
         try:
-            async with asyncio.timeout(timeout):
-                return await asyncio.shield(embedding)
-        except TimeoutError:
+            await asyncio.wait([embedding], timeout=timeout)
+        finally:
+            if not embedding.done():
+                embedding.add_done_callback(_log_late_failure)
+        if not embedding.done():
             _LOGGER.debug("No dense ranking: embedding took longer than %s s", timeout)
-            embedding.add_done_callback(_log_late_failure)
+            return None
+        try:
+            return embedding.result()
         except ModelServerError as err:
             _LOGGER.warning("Searching without embeddings: %s", err.log_text)
         except IndexOutdated:
@@ -307,6 +309,7 @@ class EntitySearch:
         except sqlite3.OperationalError as err:
             _LOGGER.warning("Searching without the lexical ranking: %s", err)
             self._has_fts5 = False
+            self._index = None
         else:
             _LOGGER.debug(
                 "Made the lexical index of %d entities in %.3f s",
@@ -316,6 +319,16 @@ class EntitySearch:
         self._indexed = exposed
         if old is not None:
             old.close()
+
+
+def _with_reserved_share(best: list[str], nearby: list[str], limit: int) -> list[str]:
+    """Return the best keys with the reserved share of those nearby among them.
+
+    Keys from nearby that are not among the best take the places of the last ones.
+    """
+    reserved = nearby[: round(_ASKING_AREA_SHARE * limit)]
+    added = [key for key in reserved if key not in best]
+    return [*best[: limit - len(added)], *added]
 
 
 def _log_late_failure(embedding: asyncio.Future[QuestionVector]) -> None:

@@ -1,6 +1,7 @@
 """Search by two rankings: embeddings (dense) and words (lexical)."""
 
 import asyncio
+import sqlite3
 import threading
 from typing import Any
 
@@ -26,6 +27,7 @@ from custom_components.home_agent.servers.errors import CannotConnect
 from tests.conftest import MakeEntry
 from tests.servers import OllamaStandIn
 from tests.servers.ollama import StandInModel
+from tests.servers.stand_in import Fault
 
 
 async def find(hass: HomeAssistant, query: str, **data: Any) -> dict[str, Any]:
@@ -253,8 +255,6 @@ async def test_without_fts5(
     """Without it in SQLite the dense ranking answers, and one line says so."""
 
     def broken(_: Any) -> None:
-        import sqlite3
-
         raise sqlite3.OperationalError("no such module: fts5")
 
     await make_entry(ollama.url, embedding={})
@@ -266,7 +266,56 @@ async def test_without_fts5(
         assert answer["mode"] == "embeddings"
         assert ids(answer)[0] == "light.kitchen_light"
     assert caplog.text.count("Searching without the lexical ranking") == 1
-    assert entity_search(home)
+
+
+async def test_a_lexical_index_that_cannot_be_remade(
+    home: HomeAssistant,
+    ollama: OllamaStandIn,
+    make_entry: MakeEntry,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The closed index is not searched again; the dense ranking answers."""
+
+    def broken(_: Any) -> None:
+        raise sqlite3.OperationalError("disk I/O error")
+
+    await make_entry(ollama.url, embedding={})
+    await index(home, ollama)
+    assert (await find(home, "Kitchen Light"))["mode"] == "hybrid"
+    module = "custom_components.home_agent.search.entity_search"
+    monkeypatch.setattr(f"{module}.LexicalIndex", broken)
+    add(home, "light", "Garland")
+    for _ in range(2):
+        answer = await find(home, "Kitchen Light")
+        assert answer["mode"] == "embeddings"
+
+
+async def test_a_turn_that_is_cancelled_while_its_question_is_embedded(
+    home: HomeAssistant,
+    ollama: OllamaStandIn,
+    make_entry: MakeEntry,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """The failure of the request that goes on is logged as one line."""
+    await make_entry(ollama.url, embedding={})
+    await index(home, ollama)
+    (entry,) = home.config_entries.async_entries(DOMAIN)
+    (manager,) = entry.runtime_data.vector_db_managers.values()
+    caplog.set_level("DEBUG", "custom_components.home_agent.search")
+    ollama.requests.clear()
+    ollama.hold()
+    ollama.faults.append(Fault(status=500, body={"error": "broken"}))
+    searching = home.async_create_task(
+        entity_search(home).async_search("reading lamp", 5, manager=manager)
+    )
+    while not ollama.sent("/api/embed"):  # noqa: ASYNC110 - until it is there
+        await asyncio.sleep(0)
+    searching.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await searching
+    ollama.release()
+    await home.async_block_till_done(wait_background_tasks=True)
+    assert "A question was not embedded: ModelServerError" in caplog.text
 
 
 async def test_the_asking_area(
