@@ -143,6 +143,16 @@ class ExternalLLMTool(llm.Tool):
             if isinstance(err, InvalidAuth):
                 async_start_role_reauth(hass, self._config, Role.EXTERNAL_LLM)
             raise
+        except HomeAssistantError:
+            raise
+        except Exception as err:
+            # The message of such an error may hold a part of the answer, so the log
+            # gets only its type and, at DEBUG, the lines of code.
+            _LOGGER.error("Asking the external LLM failed: %s", type(err).__name__)
+            _LOGGER.debug("%s", "".join(traceback.format_tb(err.__traceback__)))
+            raise HomeAssistantError(
+                translation_domain=DOMAIN, translation_key="external_llm_failed"
+            ) from err
         return llm.ToolResult(data={"answer": answer})
 
     @callback
@@ -160,7 +170,12 @@ class ExternalLLMTool(llm.Tool):
             return
         calls = self._calls.add_call(message)
         if calls > MAX_CALLS_PER_TURN:
-            _LOGGER.debug("Refused call %d of the external LLM in one turn", calls)
+            _LOGGER.debug(
+                "Refusing call %d of %s: one turn may make %d",
+                calls,
+                self.name,
+                MAX_CALLS_PER_TURN,
+            )
             raise HomeAssistantError(
                 translation_domain=DOMAIN,
                 translation_key="external_llm_call_limit",
@@ -177,7 +192,7 @@ class ExternalLLMTool(llm.Tool):
 
         context are facts that the primary LLM adds; keep_alive replaces the
         configured one. Raise a ModelServerError if the server fails and
-        HomeAssistantError if there is no answer that can be used.
+        HomeAssistantError if the answer is empty.
         """
         question = f"{prompt}\n\n{context}" if context else prompt
         messages = [*self._preamble(), ChatMessage(role="user", content=question)]
@@ -185,19 +200,13 @@ class ExternalLLMTool(llm.Tool):
             _alternating(messages),
             KeepAlive.for_role(CONF_EXTERNAL_LLM_KEEP_ALIVE, self._config, keep_alive),
         )
-        try:
-            answer = await self._answer(request)
-        except HomeAssistantError:
-            raise
-        except Exception as err:
-            # The message of such an error may hold the answer's text: it is not logged.
-            _LOGGER.error(
-                "Cannot use the external LLM's answer: %s", type(err).__name__
-            )
-            _LOGGER.debug("%s", "".join(traceback.format_tb(err.__traceback__)))
-            raise HomeAssistantError(
-                translation_domain=DOMAIN, translation_key="external_llm_failed"
-            ) from err
+        _LOGGER.debug(
+            "Asking the external LLM %s: %d messages, %d characters in the question",
+            request.model,
+            len(request.messages),
+            len(question),
+        )
+        answer = await self._answer(request)
         if not (text := answer.content.strip()):
             raise HomeAssistantError(
                 translation_domain=DOMAIN, translation_key="external_llm_no_answer"
