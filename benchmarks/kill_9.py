@@ -1,10 +1,10 @@
-"""Kill a process that writes the index, at random moments, and look at what is left.
+"""Kill a process that writes the index at random moments, and check the file.
 
     .venv/bin/python -m benchmarks.kill_9 [--times 200]
 
-A child writes batches, changes and removals, and tells each one that the store has
-acknowledged. It is killed with SIGKILL; then the store must open, and everything that
-was acknowledged must be there, and nothing that was removed.
+A child process adds, changes and removes entries, and reports each step that the
+store has acknowledged. After a SIGKILL the file must open, with everything that was
+acknowledged in it, and nothing that was removed.
 """
 
 import argparse
@@ -24,7 +24,7 @@ LONGEST_LIFE = 0.08
 
 
 def write(path: Path, pipe: int, start: int) -> None:
-    """Write until killed; tell each step that is done."""
+    """Write until killed; report each acknowledged step to the pipe."""
     store = SqliteVectorStore(path, "model")
     rng = np.random.default_rng(start)
     for step in range(start, start + 10_000):
@@ -40,7 +40,7 @@ def write(path: Path, pipe: int, start: int) -> None:
 
 
 def expected(known: dict[str, str], start: int, steps: int) -> dict[str, str]:
-    """Return what is in the store after some steps."""
+    """Return the expected texts of the store after some steps."""
     result = dict(known)
     for step in range(start, start + steps):
         for n in range(BATCH):
@@ -53,11 +53,11 @@ def expected(known: dict[str, str], start: int, steps: int) -> dict[str, str]:
 
 
 def main() -> int:
-    """Kill, look, and print what was found."""
+    """Kill the writer, check the file, repeat, and print the result."""
     parser = argparse.ArgumentParser(description="Kill a writer at random moments")
     parser.add_argument("--times", type=int, default=200)
     times: int = parser.parse_args().times
-    chance = random.Random(4)  # noqa: S311 - moments, not secrets
+    chance = random.Random(4)  # noqa: S311 - random times, no secrets
     lost = acknowledged = 0
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "index.db")
@@ -72,15 +72,15 @@ def main() -> int:
             time.sleep(chance.uniform(0, LONGEST_LIFE))
             os.kill(child, signal.SIGKILL)
             os.waitpid(child, 0)
-            told = b""
+            reported = b""
             while chunk := os.read(reader, 65536):
-                told += chunk
+                reported += chunk
             os.close(reader)
-            steps = len(told) // 4
+            steps = len(reported) // 4
             acknowledged += steps
             store = SqliteVectorStore(path, "model")
             found = store.texts()
-            # The step that was under way is whole or not there at all.
+            # The step that was running is complete or absent.
             may_be = [expected(known, start, steps + more) for more in (0, 1)]
             if found not in may_be:
                 lost += 1

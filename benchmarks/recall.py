@@ -1,17 +1,18 @@
-"""How often a search finds what a question is about, with real embedding models.
+"""How many of the right entities a search finds, with real embedding models.
 
     .venv/bin/python -m benchmarks.recall [--exposed N]
 
 The 160 questions of questions.txt over the home of home.txt, among N exposed
-entities, and some that name no room, asked in each. Recall@10 is the share of the
-right entities among the first ten; in brackets the 95 % interval of 2,000 bootstraps
-over the questions. After the modes of the search come their paired differences. See
+entities, and some that name no area, asked in each of them. Recall@10 is the share of
+the right entities that are among the first ten; in brackets the 95 % interval of 2,000
+bootstraps over the questions. After the rankings come their paired differences. See
 embedding_models.py for what has to be installed.
 """
 
 import argparse
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from functools import partial
 from itertools import cycle
 
 from homeassistant import loader
@@ -43,7 +44,7 @@ assert custom_components.home_agent
 LIMIT = 10
 BOOTSTRAPS = 2000
 
-# What people ask without naming the room that they are in.
+# Questions that people ask about the area that they are in, without naming it.
 GENERAL: dict[str, Callable[[Thing], bool]] = {
     "turn on the light": lambda thing: thing.domain == "light",
     "is the window open": lambda thing: thing.device_class == "window",
@@ -59,15 +60,15 @@ type Recalls = npt.NDArray[np.float64]
 type Search = Callable[[str], Awaitable[list[str]]]
 
 
-def here() -> Iterator[tuple[str, Question]]:
-    """Yield the questions that name no room, with the rooms that they are asked in."""
-    for text, is_meant in GENERAL.items():
+def questions_without_area() -> Iterator[tuple[str, Question]]:
+    """Yield the questions that name no area, each with an area it is asked in."""
+    for text, is_answer in GENERAL.items():
         answers: dict[str, list[str]] = {}
         for thing in things():
-            if is_meant(thing):
+            if is_answer(thing):
                 answers.setdefault(thing.area, []).append(thing.key)
-        for room, keys in answers.items():
-            yield room, Question("here", text, tuple(keys))
+        for area, keys in answers.items():
+            yield area, Question("here", text, tuple(keys))
 
 
 async def recalls(
@@ -134,80 +135,105 @@ async def set_up(hass: HomeAssistant, url: str, model: str) -> VectorDBManager:
     return result
 
 
+class Measurement:
+    """The searches over one home, and what they find."""
+
+    def __init__(self, hass: HomeAssistant, exposed: int) -> None:
+        """Make a home with so many exposed entities."""
+        self._hass = hass
+        self._ids = furnish(hass, exposed)
+        self._search = entity_search(hass)
+        self._primary = {
+            key
+            for key, entity in async_get_exposed_entities(hass).items()
+            if not entity.is_secondary
+        }
+        self._asked = list(questions())
+        areas = list(dict.fromkeys(thing.area for thing in things()))
+        # People ask from any area, not from the one that they ask about.
+        texts = (question.text for question in self._asked)
+        self._asking_area = dict(zip(texts, cycle(areas[::-1]), strict=False))
+        self._without_area = list(questions_without_area())
+
+    def _by_search(
+        self, manager: VectorDBManager | None, asking_areas: Mapping[str, str]
+    ) -> Search:
+        """Return the integration's search; asking_areas has area names by question."""
+        areas = ar.async_get(self._hass)
+
+        async def find(text: str) -> list[str]:
+            area = areas.async_get_area_by_name(asking_areas.get(text, ""))
+            result = await self._search.async_search(
+                text, LIMIT, manager=manager, asking_area_id=area.id if area else None
+            )
+            return [match.entity.entity_id for match in result.matches]
+
+        return find
+
+    async def _by_embeddings(self, manager: VectorDBManager, text: str) -> list[str]:
+        """Return the dense ranking alone."""
+        vector = await manager.async_embed_question(text)
+        return await manager.async_nearest(vector, LIMIT, self._primary)
+
+    async def run(self, server: EmbeddingServer, exposed: int) -> None:
+        """Print the tables."""
+        asked = self._asked
+        kinds = " | ".join(dict.fromkeys(question.kind for question in asked))
+        print(f"search of {exposed} entities | all | {kinds}")
+        lexical = await recalls(self._by_search(None, {}), self._ids, asked)
+        show("lexical", lexical, asked)
+        differences: list[tuple[str, Recalls]] = []
+        rows: list[str] = []
+        for model in server.models:
+            manager = await set_up(self._hass, server.url, model)
+            dense = await recalls(
+                partial(self._by_embeddings, manager), self._ids, asked
+            )
+            both = await recalls(self._by_search(manager, {}), self._ids, asked)
+            elsewhere = await recalls(
+                self._by_search(manager, self._asking_area), self._ids, asked
+            )
+            show(f"{model} alone", dense, asked)
+            show(f"{model} and lexical", both, asked)
+            show(f"{model} and lexical, asked in any area", elsewhere, asked)
+            differences += [
+                (f"{model} and lexical, to lexical", both - lexical),
+                (f"{model} and lexical, to {model} alone", both - dense),
+            ]
+            rows += [
+                await self._row_without_area(model, manager, is_known=is_known)
+                for is_known in (False, True)
+            ]
+        count = len(self._without_area)
+        print(f"\n{count} questions that name no area | the area is | recall")
+        print("\n".join(rows))
+        print(f"\ndifference | all | {kinds}")
+        for name, difference in differences:
+            compare(name, difference, asked)
+
+    async def _row_without_area(
+        self, model: str, manager: VectorDBManager, *, is_known: bool
+    ) -> str:
+        """Return the row of the questions that name no area."""
+        found = []
+        for area, question in self._without_area:
+            known_area = {question.text: area} if is_known else {}
+            search = self._by_search(manager, known_area)
+            found.append(await recalls(search, self._ids, [question]))
+        values = np.concatenate(found)
+        low, high = interval(values)
+        known = "known" if is_known else "not known"
+        return f"{model} | {known} | {values.mean():.3f} [{low:.3f}, {high:.3f}]"
+
+
 async def run(exposed: int) -> None:
-    """Print the tables."""
-    asked = list(questions())
-    rooms = list(dict.fromkeys(thing.area for thing in things()))
-    # Those who ask are in any room, not in the one that they ask about.
-    asker = dict(zip((q.text for q in asked), cycle(rooms[::-1]), strict=False))
-    general = list(here())
+    """Measure in a Home Assistant of its own."""
     async with EmbeddingServer() as server, async_test_home_assistant() as hass:
         frame.async_setup(hass)
         hass.data.pop(loader.DATA_CUSTOM_COMPONENTS, None)
         for component in ("homeassistant", "intent", "llm", "conversation"):
             assert await async_setup_component(hass, component, {})
-        ids = furnish(hass, exposed)
-        search = entity_search(hass)
-        primary = {
-            key
-            for key, entity in async_get_exposed_entities(hass).items()
-            if not entity.is_secondary
-        }
-        kinds = list(dict.fromkeys(question.kind for question in asked))
-        print(f"search of {exposed} entities | all | {' | '.join(kinds)}")
-
-        areas = ar.async_get(hass)
-
-        def by(manager: VectorDBManager | None, room: str | None = None) -> Search:
-            async def find(text: str) -> list[str]:
-                area = areas.async_get_area_by_name(room or asker.get(text, ""))
-                result = await search.async_search(
-                    text,
-                    LIMIT,
-                    manager=manager,
-                    here=area.id if room is not None and area else None,
-                )
-                return [match.entity.entity_id for match in result.matches]
-
-            return find
-
-        lexical = await recalls(by(None), ids, asked)
-        show("words", lexical, asked)
-        differences = []
-        general_rows: list[str] = []
-        for model in server.models:
-            manager = await set_up(hass, server.url, model)
-
-            async def near(text: str, manager: VectorDBManager = manager) -> list[str]:
-                vector = await manager.async_embed_question(text)
-                return await manager.async_nearest(vector, LIMIT, primary)
-
-            meant = await recalls(near, ids, asked)
-            both = await recalls(by(manager), ids, asked)
-            show(f"{model} alone", meant, asked)
-            show(f"{model} and words", both, asked)
-            differences += [
-                (f"{model} and words, to words", both - lexical),
-                (f"{model} and words, to {model} alone", both - meant),
-            ]
-            elsewhere = await recalls(by(manager, ""), ids, asked)
-            show(f"{model} and words, asked in any room", elsewhere, asked)
-            for with_room in (False, True):
-                found = [
-                    await recalls(by(manager, room if with_room else None), ids, [q])
-                    for room, q in general
-                ]
-                low, high = interval(np.concatenate(found))
-                mean = np.concatenate(found).mean()
-                known = "known" if with_room else "not known"
-                general_rows.append(
-                    f"{model} | {known} | {mean:.3f} [{low:.3f}, {high:.3f}]"
-                )
-        print(f"\n{len(general)} questions that name no room | the room is | recall")
-        print("\n".join(general_rows))
-        print(f"\ndifference | all | {' | '.join(kinds)}")
-        for name, difference in differences:
-            compare(name, difference, asked)
+        await Measurement(hass, exposed).run(server, exposed)
         await hass.async_stop(force=True)
 
 

@@ -1,9 +1,10 @@
-"""A search in the file and in a Chroma server, from question's vector to keys.
+"""The time of a search in the embedded store and on a Chroma server.
 
     .venv/bin/python -m benchmarks.stores
 
-20,000 vectors of 384 numbers in each, in turns; Chroma runs on loopback. Medians of
-the time, and how many of the exact ten each finds.
+Both stores hold the same 20,000 vectors of 384 numbers and are searched alternately;
+Chroma runs on loopback. The medians of the time from the question's vector to the
+keys, and the share of the ten nearest keys that each finds.
 """
 
 import asyncio
@@ -27,7 +28,7 @@ COUNT, DIMENSION, ROUNDS, BATCH = 20_000, 384, 40, 2_000
 
 
 async def open_chroma(session: aiohttp.ClientSession, url: str) -> ChromaStore:
-    """Return the store as soon as its server answers."""
+    """Return the store, as soon as the server answers."""
     while True:
         try:
             return await ChromaStore.open(session, url, None, "bench", "model")
@@ -81,7 +82,7 @@ async def run(folder: Path) -> None:
 
 
 def main() -> None:
-    """Use a folder that is removed afterwards."""
+    """Run in a folder that is removed afterwards."""
     with tempfile.TemporaryDirectory() as folder:
         asyncio.run(run(Path(folder)))
 

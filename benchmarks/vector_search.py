@@ -1,11 +1,12 @@
-"""How long a search takes, against reading the same bytes once.
+"""The time of a search over all vectors, compared with reading their bytes once.
 
     .venv/bin/python -m benchmarks.vector_search
 
-Medians of searches and of passes over the vectors (the fastest of numpy's maximum
-and its sum), in turns; and the memory beside the vectors' own. Both tables are shown
-for all sizes; a store holds more than 64 MiB compactly. What a compact table finds is
-compared with what an exact one does.
+Medians of searches and of passes over the vectors (numpy's maximum or sum, whichever
+is faster), alternately; and the memory of each table as a multiple of the vectors'
+bytes. Both tables are measured for all sizes; a store uses the compact one above
+64 MiB. The last column is the share of an exact search's results that the compact
+table finds.
 """
 
 from functools import partial
@@ -27,14 +28,14 @@ ROUNDS = 40
 
 
 def milliseconds(function: object, *args: object) -> float:
-    """Return how long a call takes."""
+    """Return the milliseconds of a call."""
     started = time.perf_counter()
     function(*args)  # type: ignore[operator]
     return 1000 * (time.perf_counter() - started)
 
 
-def held(table: VectorTable, keys: list[str], vectors: Vector) -> int:
-    """Fill a table, and return the bytes that it holds then."""
+def filled_size(table: VectorTable, keys: list[str], vectors: Vector) -> int:
+    """Fill a table, and return the bytes that it allocated for that."""
     tracemalloc.start()
     table.put(keys, vectors)
     size, _ = tracemalloc.get_traced_memory()
@@ -51,7 +52,7 @@ def main() -> None:
     )
     for size in SIZES:
         for dimension in DIMENSIONS:
-            # Clusters, as names have them.
+            # In clusters, as the embeddings of similar names are.
             centers = rng.normal(size=(size // 50, dimension))
             vectors = centers[rng.integers(0, size // 50, size)].astype(np.float32)
             vectors += rng.normal(scale=0.7, size=(size, dimension)).astype(np.float32)
@@ -60,7 +61,7 @@ def main() -> None:
             allowed = set(keys)
             exact = VectorTable()
             compact = CompactTable(partial(exact_vectors, vectors))
-            sizes = [held(table, keys, vectors) for table in (exact, compact)]
+            sizes = [filled_size(table, keys, vectors) for table in (exact, compact)]
             times: dict[str, list[float]] = {"exact": [], "compact": [], "pass": []}
             same = []
             for _ in range(ROUNDS):

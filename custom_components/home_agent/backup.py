@@ -1,4 +1,4 @@
-"""Home Assistant's backups: the indexes are whole in them."""
+"""Home Assistant's backups contain complete indexes."""
 
 import asyncio
 
@@ -6,27 +6,27 @@ from homeassistant.core import HomeAssistant
 
 from .const import DOMAIN
 from .runtime import HomeAgentConfigEntry
-from .vector_db_manager import VectorDBManager
+from .vector_store.indexes import Indexes
 
 
-def _managers(hass: HomeAssistant) -> list[VectorDBManager]:
-    """Return the managers of all indexes."""
+def _indexes(hass: HomeAssistant) -> list[Indexes]:
+    """Return the indexes of all loaded config entries."""
     entries: list[HomeAgentConfigEntry] = hass.config_entries.async_loaded_entries(
         DOMAIN
     )
     return [
-        manager
+        manager.indexes
         for entry in entries
         for manager in entry.runtime_data.vector_db_managers.values()
     ]
 
 
 async def async_pre_backup(hass: HomeAssistant) -> None:
-    """Finish what is being written, and hold what comes."""
-    await asyncio.gather(*(item.async_hold_writes() for item in _managers(hass)))
+    """Make the files of all indexes complete, and hold writes until the backup ends."""
+    await asyncio.gather(*(item.async_hold_writes() for item in _indexes(hass)))
 
 
 async def async_post_backup(hass: HomeAssistant) -> None:
-    """Go on."""
-    for manager in _managers(hass):
-        manager.release_writes()
+    """Let the indexes be written again."""
+    for indexes in _indexes(hass):
+        indexes.release_writes()

@@ -8,6 +8,7 @@ from homeassistant.config_entries import (
     ConfigEntry,
     ConfigFlow,
     ConfigFlowResult,
+    ConfigSubentry,
     ConfigSubentryDataWithId,
     ConfigSubentryFlow,
 )
@@ -27,6 +28,7 @@ from .const import (
     CONF_LLM_MODEL,
     CONF_LLM_SERVER_KIND,
     CONF_LLM_THINK,
+    CONF_SUBENTRY_ID,
     DOMAIN,
     SUBENTRY_CONVERSATION,
     SUBENTRY_EMBEDDING,
@@ -46,7 +48,7 @@ from .dialogs.fields import (
 from .dialogs.role_check import async_check_role, error_field
 from .dialogs.subentries import ConversationFlow, EmbeddingFlow, ExternalLLMFlow
 from .keep_alive import InvalidKeepAlive, KeepAlive
-from .model.role import Role, role_connection
+from .model.role import Role, merged_config, role_connection, subentry_role
 from .servers.address import clean_url, server_root, shown_host
 from .servers.base import ServerKind, ServerModel
 from .servers.detect import Detected, detect
@@ -91,6 +93,7 @@ class HomeAgentConfigFlow(ConfigFlow, domain=DOMAIN):
         self._data: dict[str, Any] = {}
         self._detected: Detected
         self._models: list[ServerModel] = []
+        self._reauth_subentry_id: str | None = None
 
     @classmethod
     @callback
@@ -204,7 +207,12 @@ class HomeAgentConfigFlow(ConfigFlow, domain=DOMAIN):
     async def async_step_reauth(
         self, entry_data: Mapping[str, Any]
     ) -> ConfigFlowResult:
-        """Ask for a new key, since the server refuses the old one."""
+        """Ask for a new key, since a server refuses the old one.
+
+        entry_data has the id of the subentry whose own key was refused; without it,
+        the key is that of the config entry.
+        """
+        self._reauth_subentry_id = entry_data.get(CONF_SUBENTRY_ID)
         return await self.async_step_reauth_confirm()
 
     async def async_step_reauth_confirm(
@@ -212,26 +220,47 @@ class HomeAgentConfigFlow(ConfigFlow, domain=DOMAIN):
     ) -> ConfigFlowResult:
         """Try the new key and save it."""
         entry = self._get_reauth_entry()
+        subentry = entry.subentries.get(self._reauth_subentry_id or "")
+        role = subentry_role(subentry) if subentry else Role.LLM
+        config = merged_config(entry, subentry) if subentry else entry.data
+        key_field = role.key("api_key")
         errors: dict[str, str] = {}
         if user_input is not None:
-            key = {CONF_LLM_API_KEY: user_input[CONF_LLM_API_KEY].strip()}
-            errors = await self._async_find_server({**entry.data, **key})
+            new = {key_field: user_input[key_field].strip()}
+            if subentry:
+                check = await async_check_role(self.hass, {**config, **new}, role)
+                errors = check.errors
+            else:
+                errors = await self._async_find_server({**config, **new})
+            if not errors and subentry:
+                return self._save_subentry_key_and_abort(entry, subentry, new)
             if not errors:
-                return self._save_and_abort(data={**entry.data, **key})
-            errors = {CONF_LLM_API_KEY: next(iter(errors.values()))}
+                return self._save_and_abort(data={**entry.data, **new})
+            errors = {key_field: next(iter(errors.values()))}
         fields = {
             vol.Required(marker.schema): selector
-            for marker, selector in address_fields(Role.LLM).items()
-            if marker == CONF_LLM_API_KEY
+            for marker, selector in address_fields(role).items()
+            if marker == key_field
         }
         return self.async_show_form(
             step_id="reauth_confirm",
             data_schema=vol.Schema(fields),
             errors=errors,
             description_placeholders={
-                "host": shown_host(entry.data[CONF_LLM_BASE_URL])
+                "host": shown_host(role_connection(config, role).url)
             },
         )
+
+    def _save_subentry_key_and_abort(
+        self, entry: ConfigEntry[Any], subentry: ConfigSubentry, key: dict[str, str]
+    ) -> ConfigFlowResult:
+        """Save a role's new key; the update listener of a loaded entry reloads it."""
+        is_changed = self.hass.config_entries.async_update_subentry(
+            entry, subentry, data={**subentry.data, **key}
+        )
+        if not is_changed or not entry.update_listeners:
+            self.hass.config_entries.async_schedule_reload(entry.entry_id)
+        return self.async_abort(reason="reauth_successful")
 
     def _save_and_abort(self, **changes: Any) -> ConfigFlowResult:
         """Save changes of the entry and make sure that it is set up with them.

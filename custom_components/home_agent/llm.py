@@ -1,4 +1,4 @@
-"""Home Agent's tools for every assistant, by Home Assistant's llm platform."""
+"""Home Assistant's llm platform: the search tool for every assistant."""
 
 from homeassistant.components.llm import LLMTools
 from homeassistant.core import HomeAssistant, callback
@@ -13,9 +13,9 @@ from .tools.search_entities import SearchEntitiesTool
 def async_get_tools(
     hass: HomeAssistant, llm_context: LLMContext, api_id: str
 ) -> LLMTools | None:
-    """Return the search tool where entities are indexed and it is switched on.
+    """Return the search tool if an embedding model has it switched on.
 
-    It reads exposed entities only, so it belongs to the Assist API.
+    Only the Assist API gets it: the tool reads exposed entities only.
     """
     if api_id != LLM_API_ASSIST:
         return None
@@ -26,6 +26,6 @@ def async_get_tools(
         for subentry_id in entry.runtime_data.vector_db_managers:
             data = entry.subentries[subentry_id].data
             if data.get(CONF_EMBEDDING_SEARCH_TOOL, True):
-                # One is enough: all indexes hold the same entities.
+                # One tool is enough: all indexes hold the same entities.
                 return LLMTools(tools=[SearchEntitiesTool()])
     return None

@@ -1,11 +1,13 @@
-"""Embeddings: which entities are indexed, and what is like a question."""
+"""Embeddings of the exposed entities: kept up to date, and searched."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Collection, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
+from functools import partial
 from itertools import batched, compress
 import logging
+from time import monotonic
 from typing import Any, Final
 
 from homeassistant.core import CALLBACK_TYPE, HomeAssistant, callback
@@ -25,205 +27,181 @@ from .home.exposed import (
     is_exposed,
 )
 from .keep_alive import KeepAlive
-from .model.embedding_prompts import EmbeddingPrompts, embedding_prompts
+from .model.embedding_prompts import embedding_prompts
 from .model.listeners import Listeners
+from .model.reauth import async_start_role_reauth
 from .model.role import ModelRole, Role
 from .model.turn import Turn
-from .servers.errors import ModelNotFound, ModelServerError
+from .servers.errors import InvalidAuth, ModelNotFound, ModelServerError
 from .vector_store.base import DimensionChanged, VectorStore
-from .vector_store.engine import async_open_store
+from .vector_store.indexes import Index, Indexes, IndexProgress, SyncResult
 
 _LOGGER = logging.getLogger(__name__)
 
-# Changes come in crowds: a renamed area changes all its entities at once.
+# Seconds from the first change to a sync: a renamed area changes many entities.
 SYNC_COOLDOWN: Final = 5.0
-# What was hidden is gone within a second, whether the server is there or not.
+# Seconds from hiding an entity to its removal from the index, which needs no server.
 REMOVAL_COOLDOWN: Final = 0.5
-# After a failure: first soon, then less and less often.
+# The wait after the first failed sync; it doubles with each further one.
 RETRY_FIRST: Final = timedelta(minutes=1)
 RETRY_LAST: Final = timedelta(hours=1)
-# A model that only answers until the index of the next one is made.
-FORMER_KEEP_ALIVE: Final = KeepAlive.parse("1m")
+# For a model that only embeds questions until the next model's index is complete.
+PREVIOUS_MODEL_KEEP_ALIVE: Final = KeepAlive.parse("1m")
 
 
 class IndexOutdated(Exception):
-    """The index was made by another model, or is not used any more."""
-
-
-@dataclass(frozen=True, slots=True)
-class Index:
-    """What one model has indexed, and what it wants to read."""
-
-    model: str
-    prompts: EmbeddingPrompts
-    store: VectorStore
+    """A vector cannot be looked up: its index was replaced or has been closed."""
 
 
 @dataclass(frozen=True, slots=True)
 class QuestionVector:
-    """A question as a vector, and the index that it can be looked up in."""
+    """A question's embedding, and the index that it can be looked up in."""
 
     values: list[float]
     index: Index
 
 
-@dataclass(frozen=True, slots=True)
-class IndexProgress:
-    """How many of the exposed entities are indexed.
-
-    failures counts the attempts in a row that the server has failed, error is
-    what it said the last time.
-    """
-
-    indexed: int = 0
-    total: int = 0
-    failures: int = 0
-    error: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class SyncResult:
-    """What a pass over the exposed entities changed in the index."""
-
-    indexed: int
-    embedded: int
-    removed: int
-
-
 class VectorDBManager:
-    """Embeds the exposed entities and finds them again."""
+    """Embeds the exposed entities, and finds those that are similar to a question."""
 
     def __init__(self, hass: HomeAssistant, config: Mapping[str, Any]) -> None:
-        """Make a manager from a flat configuration."""
+        """Make a manager from a flat configuration; connect to nothing yet."""
         self.hass = hass
         self._config = config
         self._role = ModelRole(hass, config, Role.EMBEDDING)
         self._batch_size = int(
             config.get(CONF_EMBEDDING_BATCH_SIZE, DEFAULT_EMBEDDING_BATCH_SIZE)
         )
-        self._index: Index | None = None
-        # Another model's, which is whole: it answers until ours is whole too.
-        self._former: Index | None = None
-        self._opening = asyncio.Lock()
-        self._one_sync = asyncio.Lock()
-        # Cleared while a backup is made.
-        self._writable = asyncio.Event()
-        self._writable.set()
-        # No store is closed while something is removed from it.
-        self._removing = asyncio.Lock()
+        self.indexes = Indexes(hass, config, self._role.model)
+        self._sync_lock = asyncio.Lock()
         self.progress = IndexProgress()
         self.progressed = Listeners[()]()
-        self._syncing: asyncio.Task[Any] | None = None
-        self._tracking = False
+        self._scheduled_sync: asyncio.Task[Any] | None = None
+        self._is_tracking = False
         self._is_stopped = False
         self._unsubscribe: list[CALLBACK_TYPE] = []
         self._retry_in = RETRY_FIRST
         self._cancel_retry: CALLBACK_TYPE | None = None
-        self._debouncer = Debouncer(
-            hass,
-            _LOGGER,
-            cooldown=SYNC_COOLDOWN,
-            immediate=False,
-            function=self._async_sync_or_retry,
-            background=True,
+        self._sync_debouncer = self._debouncer(
+            SYNC_COOLDOWN, self._async_scheduled_sync
         )
-        self._remover = Debouncer(
-            hass,
+        self._removal_debouncer = self._debouncer(
+            REMOVAL_COOLDOWN, self._async_remove_hidden
+        )
+
+    def _debouncer(
+        self, cooldown: float, function: Callable[[], Awaitable[None]]
+    ) -> Debouncer[Awaitable[None]]:
+        """Return what calls a function once, cooldown seconds after a first change."""
+        return Debouncer(
+            self.hass,
             _LOGGER,
-            cooldown=REMOVAL_COOLDOWN,
+            cooldown=cooldown,
             immediate=False,
-            function=self._async_remove_hidden,
+            function=function,
             background=True,
         )
 
     async def async_start(self) -> None:
-        """Keep the index up to date once Home Assistant is started."""
-        self._tracking = True
+        """Keep the index up to date from Home Assistant's start until async_stop."""
+        self._is_tracking = True
         self._unsubscribe = [
             async_at_started(self.hass, self._async_on_started),
             async_track_exposed_entities(self.hass, self._exposed_changed),
         ]
 
     async def async_stop(self) -> None:
-        """End the indexing and close the store."""
-        self._tracking = False
+        """Cancel a scheduled sync that is running, and close the index."""
+        self._is_tracking = False
         self._is_stopped = True
         while self._unsubscribe:
             self._unsubscribe.pop()()
-        self._debouncer.async_shutdown()
-        self._remover.async_shutdown()
+        self._sync_debouncer.async_shutdown()
+        self._removal_debouncer.async_shutdown()
         self._async_cancel_retry()
-        if self._syncing is not None:
-            self._syncing.cancel()
-            await asyncio.wait([self._syncing])
-        await self._async_leave_former()
-        async with self._removing:
-            if self._index is not None:
-                index, self._index = self._index, None
-                await index.store.close()
+        if self._scheduled_sync is not None:
+            self._scheduled_sync.cancel()
+            await asyncio.wait([self._scheduled_sync])
+        await self.indexes.async_close()
 
     async def async_delete(self) -> None:
-        """Remove the index from its store, which may be on a server.
+        """Delete the index from its store.
 
-        Raise a ModelServerError if that is away.
+        Raise a ModelServerError if the store is on a server that fails.
         """
-        index = await self._async_open()
-        await self._async_leave_former()
-        self._index = None
-        await index.store.delete()
+        await self.indexes.async_delete()
 
     async def generate_embedding(
         self, text: str, *, keep_alive: str | int | None = None
     ) -> list[float]:
-        """Return the vector of one text."""
+        """Return the vector of one text; see generate_embeddings."""
         (vector,) = await self.generate_embeddings([text], keep_alive=keep_alive)
         return vector
 
     async def generate_embeddings(
         self, texts: list[str], *, keep_alive: str | int | None = None
     ) -> list[list[float]]:
-        """Return the vectors of texts, in the same order, in one request.
+        """Return one vector for each text, in the same order, by one request.
 
-        keep_alive takes the place of the configured one. Raise a
-        ModelServerError if the server fails.
+        All vectors have the model's dimension; they are not normalized. keep_alive
+        replaces the configured one. Raise a ModelServerError if the server fails.
         """
         value = KeepAlive.for_role(CONF_EMBEDDING_KEEP_ALIVE, self._config, keep_alive)
-        with Turn(self._role) as turn:
-            return await turn.embed(self._role.model, texts, value)
+        return await self._async_request(self._role.model, texts, value)
+
+    async def _async_request(
+        self, model: str, texts: Sequence[str], keep_alive: KeepAlive
+    ) -> list[list[float]]:
+        """Return the vectors of texts by a model of the role's server.
+
+        Ask the user for a new key if the server refuses the one it has.
+        """
+        try:
+            with Turn(self._role) as turn:
+                return await turn.embed(model, texts, keep_alive)
+        except InvalidAuth:
+            async_start_role_reauth(self.hass, self._config, Role.EMBEDDING)
+            raise
 
     async def async_embed_question(self, question: str) -> QuestionVector:
-        """Return a question as a vector.
+        """Return a question's vector.
 
-        While a new model makes its index, the one before it answers. Raise a
-        ModelServerError if the question cannot be embedded, and IndexOutdated if its
-        entry has been unloaded.
+        The previous model makes it until the current model's index is complete. Raise
+        a ModelServerError if the question cannot be embedded, IndexOutdated after
+        async_stop.
         """
         if self._is_stopped:
             raise IndexOutdated
-        index = await self._async_open()
-        if (former := self._former) is not None:
-            text = f"{former.prompts.question}{question}"
+        current = await self.indexes.async_open()
+        if (previous := self.indexes.previous) is not None:
             try:
-                with Turn(self._role) as turn:
-                    (values,) = await turn.embed(
-                        former.model, [text], FORMER_KEEP_ALIVE
-                    )
+                (values,) = await self._async_request(
+                    previous.model,
+                    [_as_question(previous.model, question)],
+                    PREVIOUS_MODEL_KEEP_ALIVE,
+                )
             except ModelNotFound:
-                await self._async_leave_former()
+                _LOGGER.debug(
+                    "The server has no %s any more: searching the incomplete index"
+                    " of %s",
+                    previous.model,
+                    current.model,
+                )
+                await self.indexes.async_close_previous()
             else:
-                return QuestionVector(values, former)
-        text = f"{index.prompts.question}{question}"
-        return QuestionVector(await self.generate_embedding(text), index)
+                return QuestionVector(values, previous)
+        text = _as_question(current.model, question)
+        return QuestionVector(await self.generate_embedding(text), current)
 
     async def async_nearest(
         self, question: QuestionVector, limit: int, allowed: Collection[str]
     ) -> list[str]:
-        """Return the allowed entities nearest to a question, first the best.
+        """Return at most limit allowed entity ids, the nearest to a question first.
 
-        Raise IndexOutdated if the index was made by another model, and a
-        ModelServerError if it is on a server that is away.
+        Raise IndexOutdated if the question's index has been replaced or closed, and a
+        ModelServerError if the index is on a server that fails.
         """
-        if question.index not in (self._index, self._former):
+        if question.index not in (self.indexes.current, self.indexes.previous):
             raise IndexOutdated
         try:
             found = await question.index.store.search(question.values, limit, allowed)
@@ -235,189 +213,167 @@ class VectorDBManager:
     async def async_sync(self) -> SyncResult:
         """Make the index agree with the exposed entities.
 
-        Only texts that changed are embedded. Raise a ModelServerError if the
-        server fails; what was embedded until then is kept.
+        Only entities whose text changed are embedded. Raise a ModelServerError if a
+        server fails; what was embedded until then stays in the index.
         """
-        async with self._one_sync:
-            return await self._async_sync(anew=False)
+        return await self._async_sync(embed_all=False)
 
     async def async_reindex(self) -> SyncResult:
-        """Embed all exposed entities anew; raise as async_sync does."""
-        async with self._one_sync:
-            return await self._async_sync(anew=True)
+        """Embed all exposed entities again; raise what async_sync raises."""
+        return await self._async_sync(embed_all=True)
 
-    async def _async_sync(self, *, anew: bool) -> SyncResult:
-        """Make the index agree, from the beginning if it shall be made anew."""
-        index = await self._async_open()
-        store = index.store
+    async def _async_sync(self, *, embed_all: bool) -> SyncResult:
+        """Wait for a sync that is running, then sync all or the changed entities."""
+        async with self._sync_lock:
+            started = monotonic()
+            result = await self._async_update_index(embed_all=embed_all)
+            _LOGGER.debug(
+                "Sync finished in %.3f s: %d entities indexed, %d embedded, %d removed",
+                monotonic() - started,
+                result.indexed,
+                result.embedded,
+                result.removed,
+            )
+            return result
+
+    async def _async_update_index(self, *, embed_all: bool) -> SyncResult:
+        """Remove, embed and store what makes the index complete."""
+        index = await self.indexes.async_open()
+        store, write = index.store, self.indexes.async_write
+        document_prompt = embedding_prompts(index.model).document
         wanted = {
-            entity_id: f"{index.prompts.document}{entity.text}"
+            entity_id: f"{document_prompt}{entity.text}"
             for entity_id, entity in async_get_exposed_entities(self.hass).items()
             if not entity.is_secondary
         }
         stored = await store.texts()
-        if gone := stored.keys() - wanted.keys():
-            await self._async_write(store.remove, gone)
+        if removed := stored.keys() - wanted.keys():
+            await write(store.remove, removed)
         changed = {
             entity_id: text
             for entity_id, text in wanted.items()
-            if anew or stored.get(entity_id) != text
+            if embed_all or stored.get(entity_id) != text
         }
-        self._tell(indexed=len(wanted) - len(changed), total=len(wanted))
+        _LOGGER.debug(
+            "Sync started: %d of %d entities to embed with %s, %d removed",
+            len(changed),
+            len(wanted),
+            index.model,
+            len(removed),
+        )
+        self._report(indexed=len(wanted) - len(changed), total=len(wanted))
         try:
             await self._async_embed(store, changed)
         except DimensionChanged:
             _LOGGER.warning(
-                "%s makes other vectors than before: indexing all entities anew",
-                self._role.model,
+                "%s makes vectors of another dimension than before: indexing all"
+                " entities again",
+                index.model,
             )
-            await self._async_write(store.clear)
+            await write(store.clear)
             changed = wanted
-            self._tell(indexed=0)
+            self._report(indexed=0)
             await self._async_embed(store, changed)
-        await self._async_leave_former()
-        await self._async_write(store.drop_other_models)
-        self._tell(failures=0, error="")
-        return SyncResult(len(wanted), len(changed), len(gone))
+        await self.indexes.async_close_previous()
+        await write(store.drop_other_models)
+        self._report(failures=0, error="")
+        return SyncResult(len(wanted), len(changed), len(removed))
 
     async def _async_embed(self, store: VectorStore, texts: Mapping[str, str]) -> None:
-        """Embed texts by key in batches, each stored before the next.
+        """Embed texts by entity id in batches, and store each before the next.
 
-        Between two batches a conversation on the same server goes first.
+        Before each batch, turns of other models on the same server come first.
         """
         for batch in batched(texts.items(), self._batch_size, strict=False):
             await self._role.wait_until_idle()
             vectors = await self.generate_embeddings([text for _, text in batch])
-            # What was hidden meanwhile does not come into the index again.
+            # The user may have hidden an entity while it was embedded.
             shown = [is_exposed(self.hass, entity_id) for entity_id, _ in batch]
             if any(shown):
                 rows = list(compress(vectors, shown))
                 texts_shown = dict(compress(batch, shown))
-                await self._async_write(store.put, texts_shown, rows)
-            self._tell(indexed=self.progress.indexed + len(batch))
+                await self.indexes.async_write(store.put, texts_shown, rows)
+            self._report(indexed=self.progress.indexed + len(batch))
 
     @callback
-    def _tell(self, **changes: Any) -> None:
-        """Tell the progress."""
+    def _report(self, **changes: Any) -> None:
+        """Change the progress and notify its listeners."""
         self.progress = replace(self.progress, **changes)
         self.progressed.notify()
 
-    async def async_hold_writes(self) -> None:
-        """Write everything into the one file, and nothing more until released."""
-        self._writable.clear()
-        if self._index is not None:
-            await self._index.store.checkpoint()
-
-    @callback
-    def release_writes(self) -> None:
-        """Go on writing."""
-        self._writable.set()
-
-    async def _async_write[*Ts](
-        self, write: Callable[[*Ts], Awaitable[None]], *args: *Ts
-    ) -> None:
-        """Write into a store, unless a backup is being made: then after it."""
-        await self._writable.wait()
-        await write(*args)
-
-    async def _async_open(self) -> Index:
-        """Return the index, opened when first needed.
-
-        Raise a ModelServerError if it is on a server that is away.
-        """
-        async with self._opening:
-            if self._index is None:
-                index = await self._async_open_model(self._role.model)
-                if former := await index.store.other_model():
-                    self._former = await self._async_open_model(former)
-                self._index = index
-            return self._index
-
-    async def _async_open_model(self, model: str) -> Index:
-        """Return what a model has indexed."""
-        store = await async_open_store(self.hass, self._config, model)
-        return Index(model, embedding_prompts(model), store)
-
-    async def _async_leave_former(self) -> None:
-        """Let the model before answer no more."""
-        async with self._removing:
-            if self._former is not None:
-                former, self._former = self._former, None
-                await former.store.close()
-
     async def _async_on_started(self, hass: HomeAssistant) -> None:
-        """Index in the background as soon as everything is there."""
+        """Sync in the background as soon as all entities are there."""
         self._schedule_sync()
 
     @callback
     def _exposed_changed(self) -> None:
-        """Make the index agree with what is exposed now."""
+        """Schedule a sync, and the removal of entities that are hidden now."""
         self._schedule_sync()
-        if self._index is not None and self._tracking:
-            self._remover.async_schedule_call()
+        if self.indexes.current is not None and self._is_tracking:
+            self._removal_debouncer.async_schedule_call()
 
     async def _async_remove_hidden(self) -> None:
-        """Remove what is not exposed any more from the index."""
-        await self._writable.wait()
-        async with self._removing:
-            for index in filter(None, (self._index, self._former)):
-                try:
-                    stored = await index.store.texts()
-                    gone = [key for key in stored if not is_exposed(self.hass, key)]
-                    if gone:
-                        await index.store.remove(gone)
-                except ModelServerError as err:
-                    _LOGGER.debug("Cannot remove from the index: %s", err.log_text)
+        """Remove the entities that are not exposed any more from the index."""
+        await self.indexes.async_remove_unless(partial(is_exposed, self.hass))
 
     @callback
     def _schedule_sync(self) -> None:
-        """Index soon, once for all changes until then."""
-        if self.hass.is_running and self._tracking:
-            self._debouncer.async_schedule_call()
+        """Sync once after SYNC_COOLDOWN, for all changes until then."""
+        if self.hass.is_running and self._is_tracking:
+            self._sync_debouncer.async_schedule_call()
 
-    async def _async_sync_or_retry(self) -> None:
-        """Index; after a failure, try again later."""
+    async def _async_scheduled_sync(self) -> None:
+        """Sync; after a failure, schedule another attempt."""
         self._async_cancel_retry()
-        self._syncing = asyncio.current_task()
+        self._scheduled_sync = asyncio.current_task()
         try:
-            result = await self.async_sync()
+            await self.async_sync()
         except ModelServerError as err:
-            if self._retry_in == RETRY_FIRST:
-                _LOGGER.warning("Cannot index the entities now: %s", err.log_text)
-            self._cancel_retry = async_call_later(
-                self.hass, self._retry_in, self._async_retry
-            )
-            self._retry_in = min(2 * self._retry_in, RETRY_LAST)
-            self._tell(failures=self.progress.failures + 1, error=err.log_text)
-            return
+            self._schedule_retry(err)
+        else:
+            self._retry_in = RETRY_FIRST
         finally:
-            self._syncing = None
-        self._retry_in = RETRY_FIRST
-        if result.embedded or result.removed:
-            _LOGGER.debug("Indexed the exposed entities: %s", result)
+            self._scheduled_sync = None
+
+    @callback
+    def _schedule_retry(self, err: ModelServerError) -> None:
+        """Schedule the attempt after a failed one; warn of the first failure only."""
+        if self._retry_in == RETRY_FIRST:
+            _LOGGER.warning("Cannot index the entities now: %s", err.log_text)
+        _LOGGER.debug("The next sync is in %s, since: %s", self._retry_in, err.log_text)
+        self._cancel_retry = async_call_later(
+            self.hass, self._retry_in, self._async_retry
+        )
+        self._retry_in = min(2 * self._retry_in, RETRY_LAST)
+        self._report(failures=self.progress.failures + 1, error=err.log_text)
 
     @callback
     def _async_retry(self, _now: Any) -> None:
-        """Try again."""
+        """Sync again after a failure."""
         self._cancel_retry = None
         self._schedule_sync()
 
     @callback
     def _async_cancel_retry(self) -> None:
-        """Forget the next try."""
+        """Cancel the attempt that a failure has scheduled."""
         if self._cancel_retry is not None:
             self._cancel_retry()
             self._cancel_retry = None
+
+
+def _as_question(model: str, question: str) -> str:
+    """Return a question as a model expects it, with the model's own prompt."""
+    return f"{embedding_prompts(model).question}{question}"
 
 
 @callback
 def embedding_manager(
     hass: HomeAssistant, subentry_id: str | None = None
 ) -> VectorDBManager | None:
-    """Return the embeddings to search with, None where there are none.
+    """Return the manager to search with, None if no embedding model is set up.
 
-    Those of the entry that a subentry belongs to, else the first: all indexes
-    hold the same entities.
+    It is one of the config entry that the subentry belongs to, and else the first of
+    any entry: all indexes hold the same entities.
     """
     entries = hass.config_entries.async_loaded_entries(DOMAIN)
     entries.sort(key=lambda entry: subentry_id not in entry.subentries)

@@ -89,7 +89,7 @@ async def collections(hass: HomeAssistant, chroma: Chroma) -> list[dict[str, Any
 
 
 async def test_a_store(hass: HomeAssistant, chroma: Chroma) -> None:
-    """It does what the embedded one does."""
+    """A Chroma store does what the embedded one does."""
     session = async_get_clientsession(hass)
     store = await ChromaStore.open(session, chroma.url, None, "index", "a/b:c d")
     assert await store.texts() == {}
@@ -127,7 +127,7 @@ async def test_a_store(hass: HomeAssistant, chroma: Chroma) -> None:
 async def test_models_and_indexes_do_not_mix(
     hass: HomeAssistant, chroma: Chroma
 ) -> None:
-    """Each has a collection of its own, and what is not ours stays."""
+    """Each model of each index has its own collection; all others stay untouched."""
     session = async_get_clientsession(hass)
 
     async def store(name: str, model: str) -> ChromaStore:
@@ -143,8 +143,10 @@ async def test_models_and_indexes_do_not_mix(
     await second.drop_other_models()
     assert await other.texts() == {"y": "2"}
     assert len(await collections(hass, chroma)) == 2
-    # Removed by somebody else: it is made anew, and empty.
+    # Somebody else removed the collection: it is created again, empty.
     assert await first.texts() == {}
+    await first.delete()
+    await first.clear()
     await second.delete()
     (left,) = await collections(hass, chroma)
     assert left["metadata"] == {DOMAIN: "two", "model": "a"}
@@ -153,7 +155,10 @@ async def test_models_and_indexes_do_not_mix(
 async def test_an_index_in_chroma(
     home: HomeAssistant, ollama: OllamaStandIn, make_entry: MakeEntry, chroma: Chroma
 ) -> None:
-    """Made once, kept over a restart, removed with its entry; words without it."""
+    """Embedded once, kept over a restart, removed with its entry.
+
+    While Chroma is stopped the lexical ranking answers.
+    """
     embedding = {"vector_store": "chroma", "chroma_url": chroma.url}
     entry = await make_entry(ollama.url, conversation={}, embedding=embedding)
     (_, subentry) = entry.subentries.values()
@@ -182,7 +187,7 @@ async def test_an_index_in_chroma(
 
 
 async def test_what_is_no_chroma(hass: HomeAssistant, ollama: OllamaStandIn) -> None:
-    """Something else answers at the address."""
+    """A server that is not Chroma answers at the address."""
     session = async_get_clientsession(hass)
     with pytest.raises(ModelServerError):
         await async_check_chroma(session, ollama.url, None)

@@ -158,7 +158,7 @@ def _after_tool(call: ChatCall) -> Reply:
         if isinstance(data, dict) and (answer := data.get("answer")):
             return Reply(f"The other model says: {answer}")
         if isinstance(data, dict) and (found := data.get("entities")):
-            names = ", ".join(item["names"] for item in found[:3])
+            names = ", ".join(", ".join(item["names"]) for item in found[:3])
             return Reply(f"I found {names}.")
     question = next(
         (text_of(m) for m in reversed(call.messages) if m.get("role") == "user"), ""

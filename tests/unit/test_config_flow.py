@@ -16,6 +16,8 @@ import voluptuous as vol
 
 from custom_components.home_agent.config_flow import validate_keep_alive
 from custom_components.home_agent.const import DOMAIN
+from custom_components.home_agent.model.reauth import async_start_role_reauth
+from custom_components.home_agent.model.role import Role, merged_config
 from tests.conftest import MakeEntry
 from tests.servers import OllamaStandIn, OpenAIStandIn
 from tests.servers.others import LlamaCppStandIn
@@ -507,6 +509,72 @@ async def test_a_new_key(home: HomeAssistant, dialogs: Dialogs) -> None:
         await home.async_block_till_done()
         assert entry.data["llm_api_key"] == "right"
         assert entry.state is ConfigEntryState.LOADED
+
+
+@pytest.mark.parametrize("role", ["external_llm", "embedding"])
+@pytest.mark.parametrize("is_loaded", [True, False])
+async def test_a_new_key_of_a_role(
+    home: HomeAssistant,
+    dialogs: Dialogs,
+    ollama: OllamaStandIn,
+    make_entry: MakeEntry,
+    role: str,
+    *,
+    is_loaded: bool,
+) -> None:
+    """The dialog asks for the role's own key, tries it and stores it with the role."""
+    model = {"external_llm": "llama3.2:70b", "embedding": "nomic-embed-text"}[role]
+    async with OllamaStandIn(api_key="right") as server:
+        own = {
+            f"{role}_model": model,
+            f"{role}_base_url": server.url,
+            f"{role}_api_key": "old",
+        }
+        entry = await make_entry(ollama.url, llm_api_key="primary", **{role: own})
+        (subentry,) = entry.get_subentries_of_type(role)
+        if not is_loaded:
+            await home.config_entries.async_unload(entry.entry_id)
+        async_start_role_reauth(home, merged_config(entry, subentry), Role(role))
+        await home.async_block_till_done()
+        (flow,) = home.config_entries.flow.async_progress()
+        form = await dialogs.open(flow["flow_id"])
+        assert form["step_id"] == "reauth_confirm"
+        assert list(fields(form)) == [f"{role}_api_key"]
+        host = server.url.removeprefix("http://")
+        assert form["description_placeholders"]["host"] == host
+        form = await dialogs.fill_in(**{f"{role}_api_key": "wrong"})
+        assert form["errors"] == {f"{role}_api_key": "invalid_auth"}
+        result = await dialogs.fill_in(**{f"{role}_api_key": " right "})
+        assert result["reason"] == "reauth_successful"
+        await home.async_block_till_done()
+        (subentry,) = entry.get_subentries_of_type(role)
+        assert dict(subentry.data) == {
+            **own,
+            f"{role}_api_key": "right",
+            f"{role}_warm_up": False,
+        }
+        assert entry.data["llm_api_key"] == "primary"
+        assert entry.state is ConfigEntryState.LOADED
+        assert not home.config_entries.flow.async_progress()
+
+
+async def test_a_key_that_was_right_after_all(
+    home: HomeAssistant, dialogs: Dialogs, ollama: OllamaStandIn, make_entry: MakeEntry
+) -> None:
+    """The same key again: the entry is reloaded all the same."""
+    own = {"external_llm_model": "llama3.2:70b", "external_llm_api_key": "same"}
+    entry = await make_entry(ollama.url, external_llm=own)
+    (subentry,) = entry.get_subentries_of_type("external_llm")
+    before = entry.runtime_data
+    async_start_role_reauth(home, merged_config(entry, subentry), Role.EXTERNAL_LLM)
+    await home.async_block_till_done()
+    (flow,) = home.config_entries.flow.async_progress()
+    await dialogs.open(flow["flow_id"])
+    result = await dialogs.fill_in(external_llm_api_key="same")
+    assert result["reason"] == "reauth_successful"
+    await home.async_block_till_done()
+    assert entry.state is ConfigEntryState.LOADED
+    assert entry.runtime_data is not before
 
 
 # --- Subentries -----------------------------------------------------------------

@@ -1,14 +1,22 @@
-"""The external LLM: what it is sent, what it is not, and what comes back."""
+"""The tool that asks the external LLM: its requests, its answers, its failures."""
 
+import gc
+from itertools import pairwise
 from typing import Any
 
+from homeassistant.components import conversation
+from homeassistant.config_entries import SOURCE_REAUTH
 from homeassistant.core import HomeAssistant
 from homeassistant.helpers import llm
 import pytest
 import voluptuous as vol
 
-from custom_components.home_agent.servers.errors import ModelServerError
-from custom_components.home_agent.tools.external_llm import ExternalLLMTool
+from custom_components.home_agent.model.role import merged_config
+from custom_components.home_agent.servers.errors import InvalidAuth, ModelServerError
+from custom_components.home_agent.tools.external_llm import (
+    ExternalLLMTool,
+    _CallCounter,
+)
 from tests.conftest import MakeEntry, say, speech, subentry
 from tests.servers import OllamaStandIn, OpenAIStandIn, Reply, ToolUse
 from tests.servers.stand_in import Fault
@@ -35,7 +43,7 @@ async def test_its_own_keep_alive(
     *,
     streaming: bool,
 ) -> None:
-    """Not the primary's; and the caller's own wins."""
+    """Not the primary LLM's; an argument replaces the configured value."""
     tool = ExternalLLMTool(
         hass,
         config(
@@ -76,7 +84,7 @@ async def test_each_option(
     path: tuple[Any, ...],
     value: Any,
 ) -> None:
-    """Every setting is its own, and is sent."""
+    """Every setting of the external LLM is sent, and none of the primary LLM."""
     tool = ExternalLLMTool(hass, config(ollama.url, **option))
     await tool._execute("Hello")
     (found,) = ollama.sent("/api/chat")
@@ -85,8 +93,8 @@ async def test_each_option(
     assert found == value
 
 
-def test_the_description_is_the_users(hass: HomeAssistant) -> None:
-    """It tells the primary when to ask."""
+def test_the_user_can_describe_the_tool(hass: HomeAssistant) -> None:
+    """The description is what the primary LLM chooses the tool by."""
     tool = ExternalLLMTool(hass, config("http://x"))
     assert "more capable" in (tool.description or "")
     text = {"external_llm_tool_description": "Ask it for poems."}
@@ -97,19 +105,25 @@ def test_the_description_is_the_users(hass: HomeAssistant) -> None:
 @pytest.mark.parametrize(
     ("choice", "expected"),
     [
-        ("nothing", []),
-        ("last_message", ["What is six times seven?"]),
-        ("conversation", ["Hello", "Good day.", "What is six times seven?"]),
+        ("nothing", ["6*7?\n\nMaths"]),
+        ("last_message", ["What is six times seven?\n\n6*7?\n\nMaths"]),
+        (
+            "conversation",
+            ["Hello", "Good day.", "What is six times seven?\n\n6*7?\n\nMaths"],
+        ),
     ],
 )
-async def test_what_of_the_conversation_goes_along(
+async def test_which_messages_of_the_conversation_are_sent(
     home: HomeAssistant,
     ollama: OllamaStandIn,
     make_entry: MakeEntry,
     choice: str,
     expected: list[str],
 ) -> None:
-    """What was said, if the user lets it; never the home and the tools."""
+    """What a person said or heard, if the user allows it; never home and tools.
+
+    Messages of one role are merged: strict chat templates refuse two in a row.
+    """
     external = {
         "external_llm_model": "llama3.2:70b",
         "external_llm_conversation": choice,
@@ -128,7 +142,9 @@ async def test_what_of_the_conversation_goes_along(
     assert speech(result) == "It is 42."
     (body,) = (b for b in ollama.sent("/api/chat") if b["model"] == "llama3.2:70b")
     texts = [message["content"] for message in body["messages"]]
-    assert texts[1:] == [*expected, "6*7?\n\nMaths"]
+    assert texts[1:] == expected
+    roles = [message["role"] for message in body["messages"]]
+    assert all(role != following for role, following in pairwise(roles))
     assert "Kitchen" not in str(body)
 
 
@@ -147,7 +163,7 @@ async def test_off_by_default(
 async def test_without_control_of_the_home(
     home: HomeAssistant, ollama: OllamaStandIn, make_entry: MakeEntry
 ) -> None:
-    """An agent that may only talk can have the tool all the same."""
+    """An agent without any of Home Assistant's LLM APIs can have the tool."""
     await make_entry(
         ollama.url,
         conversation={"llm_hass_api": []},
@@ -216,7 +232,7 @@ async def test_a_failure_is_explained_not_fatal(
     fault: Fault,
     heard: str,
 ) -> None:
-    """The primary hears of it and goes on."""
+    """The primary LLM gets the error as the tool's result and answers."""
     external = {"external_llm_model": "llama3.2:70b"}
     await make_entry(ollama.url, conversation={}, external_llm=external)
     ask = Reply(tools=(ToolUse(ASK, {"prompt": "6*7?"}),))
@@ -233,7 +249,7 @@ async def test_a_failure_is_explained_not_fatal(
 async def test_arguments_are_checked(
     hass: HomeAssistant, ollama: OllamaStandIn, arguments: dict[str, Any]
 ) -> None:
-    """What does not fit is refused, and nothing is sent."""
+    """Arguments that do not fit are refused, and no request is sent."""
     tool = ExternalLLMTool(hass, config(ollama.url))
     context = llm.LLMContext("test", None, "en", "conversation", None)
     with pytest.raises(vol.Invalid):
@@ -244,7 +260,7 @@ async def test_arguments_are_checked(
 async def test_no_answer_is_an_error(
     home: HomeAssistant, ollama: OllamaStandIn, make_entry: MakeEntry
 ) -> None:
-    """Silence is not passed on as an answer."""
+    """An empty answer is not passed on."""
     external = {"external_llm_model": "llama3.2:70b"}
     await make_entry(ollama.url, conversation={}, external_llm=external)
     ask = Reply(tools=(ToolUse(ASK, {"prompt": "x"}),))
@@ -275,7 +291,7 @@ async def test_a_key_stays_with_its_server(
 async def test_the_timeout_is_its_own(
     hass: HomeAssistant, ollama: OllamaStandIn
 ) -> None:
-    """A server that is silent for too long is given up."""
+    """The request ends when the server sends nothing for the idle timeout."""
     ollama.hold()
     timeout = {"external_llm_idle_timeout": 0.2, "external_llm_server_kind": "ollama"}
     tool = ExternalLLMTool(
@@ -285,3 +301,172 @@ async def test_the_timeout_is_its_own(
         await tool._execute("Hello")
     assert caught.value.translation_key == "server_timed_out"
     ollama.release()
+
+
+@pytest.mark.parametrize("streaming", [True, False])
+@pytest.mark.parametrize(
+    "body",
+    [
+        None,
+        [],
+        5,
+        "<html>",
+        {},
+        {"choices": None},
+        {"choices": []},
+        {"choices": [None]},
+        {"choices": [{}]},
+        {"choices": [{"message": None}]},
+        {"choices": [{"message": {"content": None}}]},
+        {"choices": [{"message": {"content": 5}}]},
+        {"choices": [{"message": {"content": "x", "tool_calls": [{}]}}]},
+        {"error": {"message": "boom"}},
+    ],
+)
+async def test_a_malformed_answer_is_a_tool_error(
+    home: HomeAssistant,
+    ollama: OllamaStandIn,
+    make_entry: MakeEntry,
+    body: Any,
+    *,
+    streaming: bool,
+) -> None:
+    """Whatever the server of the external LLM sends, the primary LLM answers."""
+    async with OpenAIStandIn() as other:
+        other.faults.extend([Fault(status=200, body=body)] * 4)
+        await make_entry(
+            ollama.url,
+            conversation={},
+            external_llm={
+                "external_llm_model": "big",
+                "external_llm_base_url": other.url,
+                "external_llm_server_kind": "openai_compatible",
+                "external_llm_stream": streaming,
+            },
+        )
+        ask = Reply(tools=(ToolUse(ASK, {"prompt": "6*7?"}),))
+        ollama.brain.replies.append(ask)
+        said = speech(await say(home, "Ask"))
+        # The stand-in of the primary LLM was sent the error, and repeats its text.
+        error = said.removeprefix("That did not work: ")
+        assert error.startswith(("The ", "I could not ask the other model")), said
+        assert other.sent("/v1/chat/completions")
+
+
+async def test_an_unexpected_failure_is_a_tool_error(
+    home: HomeAssistant,
+    ollama: OllamaStandIn,
+    make_entry: MakeEntry,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Its text, which may be a part of the answer, is neither spoken nor logged."""
+    external = {"external_llm_model": "llama3.2:70b"}
+    await make_entry(ollama.url, conversation={}, external_llm=external)
+
+    error = KeyError("text of an answer")
+
+    async def broken(*_: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(ExternalLLMTool, "_answer", broken)
+    caplog.set_level("DEBUG", "custom_components.home_agent")
+    ollama.brain.replies.append(Reply(tools=(ToolUse(ASK, {"prompt": "6*7?"}),)))
+    said = speech(await say(home, "Ask"))
+    assert "I could not ask the other model" in said
+    assert "Asking the external LLM failed: KeyError" in caplog.text
+    assert "text of an answer" not in said + caplog.text
+
+
+@pytest.mark.parametrize("at_once", [True, False])
+async def test_calls_per_turn_are_limited(
+    home: HomeAssistant, ollama: OllamaStandIn, make_entry: MakeEntry, *, at_once: bool
+) -> None:
+    """Whether one answer has all calls or each has one; the next turn starts again."""
+    async with OpenAIStandIn() as other:
+        await make_entry(
+            ollama.url,
+            conversation={},
+            external_llm={
+                "external_llm_model": "big",
+                "external_llm_base_url": other.url,
+            },
+        )
+        use = ToolUse(ASK, {"prompt": "Again?"})
+        replies = [Reply(tools=(use,) * 5)] if at_once else [Reply(tools=(use,))] * 5
+        conversation_id = None
+        for turn in (1, 2):
+            ollama.brain.replies.extend([*replies, Reply("I give up.")])
+            result = await say(home, "Ask", conversation_id)
+            conversation_id = result.conversation_id
+            assert speech(result) == "I give up."
+            assert len(other.sent("/v1/chat/completions")) == 3 * turn
+            results = [
+                message["content"]
+                for message in ollama.sent("/api/chat")[-1]["messages"]
+                if message["role"] == "tool"
+            ]
+            refused = [text for text in results if "already asked 3 times" in text]
+            assert (len(results), len(refused)) == (5 * turn, 2 * turn)
+
+
+async def test_no_limit_outside_a_conversation(
+    hass: HomeAssistant, ollama: OllamaStandIn
+) -> None:
+    """Such as for an MCP client: there is no turn."""
+    tool = ExternalLLMTool(hass, config(ollama.url))
+    context = llm.LLMContext("test", None, "en", "conversation", None)
+    for _ in range(5):
+        tool_input = llm.ToolInput(ASK, {"prompt": "Hello"})
+        assert not (await tool.async_call(hass, tool_input, context)).error
+
+
+async def test_calls_of_past_conversations_are_forgotten(
+    home: HomeAssistant, ollama: OllamaStandIn, make_entry: MakeEntry
+) -> None:
+    """The counter holds nothing of a conversation that Home Assistant has dropped."""
+    external = {"external_llm_model": "llama3.2:70b"}
+    await make_entry(ollama.url, conversation={}, external_llm=external)
+    message = conversation.UserContent("Ask")
+    counter = _CallCounter()
+    assert [counter.add_call(message) for _ in range(2)] == [1, 2]
+    del message
+    gc.collect()
+    assert not counter._calls
+
+
+@pytest.mark.parametrize(
+    ("own", "field"),
+    [
+        ({"external_llm_api_key": "old"}, "external_llm_api_key"),
+        ({"external_llm_base_url": "other"}, "external_llm_api_key"),
+        ({}, "llm_api_key"),
+    ],
+)
+async def test_a_refused_key_asks_for_a_new_one(
+    home: HomeAssistant,
+    ollama: OllamaStandIn,
+    make_entry: MakeEntry,
+    own: dict[str, str],
+    field: str,
+) -> None:
+    """The role's own key if it has a key or server of its own, else the entry's."""
+    async with OllamaStandIn(api_key="right") as other:
+        if own.get("external_llm_base_url"):
+            own = {"external_llm_base_url": other.url}
+        external = {"external_llm_model": "llama3.2:70b", **own}
+        entry = await make_entry(ollama.url, external_llm=external)
+        (subentry,) = entry.get_subentries_of_type("external_llm")
+        tool = ExternalLLMTool(home, merged_config(entry, subentry))
+        ollama.api_key = "right"
+        context = llm.LLMContext("test", None, "en", "conversation", None)
+        for _ in range(2):
+            with pytest.raises(InvalidAuth):
+                await tool.async_call(
+                    home, llm.ToolInput(ASK, {"prompt": "Hello"}), context
+                )
+        await home.async_block_till_done()
+        (flow,) = home.config_entries.flow.async_progress()
+        assert flow["context"]["source"] == SOURCE_REAUTH
+        form = await home.config_entries.flow.async_configure(flow["flow_id"])
+        assert [str(marker.schema) for marker in form["data_schema"].schema] == [field]

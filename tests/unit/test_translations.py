@@ -167,6 +167,13 @@ def test_repairs_have_texts() -> None:
         assert set(re.findall(r"\{(\w+)\}", json.dumps(issue))) <= known
 
 
+def test_the_dialog_for_a_new_key_names_each_role() -> None:
+    """The keys of all roles have a label and a description."""
+    step = TEXTS["config"]["step"]["reauth_confirm"]
+    keys = {role.key("api_key") for role in Role}
+    assert step["data"].keys() == step["data_description"].keys() == keys
+
+
 def test_no_references() -> None:
     """References are resolved when Home Assistant is built; ours would be shown."""
     assert "[%key" not in json.dumps(TEXTS)

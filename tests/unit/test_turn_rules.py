@@ -1,7 +1,6 @@
 """Rules of a turn that hold whatever a model says: when it ends, what is done."""
 
 from collections import Counter
-from collections.abc import AsyncIterator
 from typing import Any
 
 from homeassistant.const import MAJOR_VERSION, MINOR_VERSION
@@ -80,12 +79,12 @@ def api(home: HomeAssistant) -> TestAPI:
 @pytest.fixture
 async def agent(
     api: TestAPI, ollama: OllamaStandIn, make_entry: MakeEntry
-) -> AsyncIterator[OllamaStandIn]:
+) -> OllamaStandIn:
     """Return the server of an agent that is offered the tools of the test."""
     await make_entry(
         ollama.url, conversation={"llm_hass_api": ["test"]}, llm_server_kind="ollama"
     )
-    yield ollama
+    return ollama
 
 
 ACT = Reply(tools=(ToolUse("act"),))

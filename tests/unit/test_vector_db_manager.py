@@ -1,8 +1,9 @@
-"""Embeddings: their keep_alive, what is indexed, and what is found."""
+"""Embeddings: their keep_alive, which entities are indexed, and which are found."""
 
 import asyncio
 from datetime import timedelta
 from pathlib import Path
+import re
 from typing import Any
 
 from freezegun.api import FrozenDateTimeFactory
@@ -55,7 +56,7 @@ async def test_its_own_keep_alive(
     sent: str | int,
     stays: float,
 ) -> None:
-    """On every embedding request, and the model stays that long."""
+    """Every embedding request has it, and the model stays loaded that long."""
     manager = VectorDBManager(
         hass,
         config(
@@ -83,7 +84,7 @@ async def test_its_own_keep_alive(
 async def test_vectors_keep_the_order_of_the_texts(
     hass: HomeAssistant, openai: OpenAIStandIn
 ) -> None:
-    """Also from a server that answers in another order."""
+    """Also if the server answers in another order."""
     manager = VectorDBManager(hass, config(openai.url))
     one = await manager.generate_embedding("one")
     two = await manager.generate_embedding("two")
@@ -94,14 +95,14 @@ async def test_vectors_keep_the_order_of_the_texts(
 async def let_pass(
     hass: HomeAssistant, freezer: FrozenDateTimeFactory, **passed: float
 ) -> None:
-    """Let time go by, and all that is due then."""
+    """Advance the time, and run all that is due then."""
     freezer.tick(timedelta(**passed))
     async_fire_time_changed(hass)
     await hass.async_block_till_done(wait_background_tasks=True)
 
 
 async def index_now(hass: HomeAssistant, freezer: FrozenDateTimeFactory) -> None:
-    """Let the time until the next pass over the entities go by."""
+    """Advance the time to the next sync, and wait for its end."""
     await let_pass(hass, freezer, seconds=6)
 
 
@@ -163,7 +164,7 @@ async def test_only_changes_are_embedded(
     make_entry: MakeEntry,
     freezer: FrozenDateTimeFactory,
 ) -> None:
-    """Not states; but names, aliases, rooms, new entities and new exposure."""
+    """Not states, but names, aliases, areas, new and newly exposed entities."""
     entry = await make_entry(ollama.url, embedding={})
     await index_now(home, freezer)
     assert len(embedded(ollama)) == 4
@@ -210,7 +211,7 @@ async def test_hidden_entities_are_gone_at_once(
     await ollama.stop()
     await let_pass(home, freezer, seconds=1)
     (manager,) = entry.runtime_data.vector_db_managers.values()
-    assert "light.reading_lamp" not in await manager._index.store.texts()
+    assert "light.reading_lamp" not in await manager.indexes.current.store.texts()
 
 
 async def test_another_model_and_another_dimension(
@@ -227,24 +228,24 @@ async def test_another_model_and_another_dimension(
     models = ollama.models
     name = "nomic-embed-text:latest"
     models[name] = type(models[name])(name, ("embedding",), dimension=32)
-    # By words meanwhile.
+    # By the lexical ranking until the index is remade.
     assert len(await search(home, "lamp")) == 1
     async_expose_entity(home, conversation.DOMAIN, "light.reading_lamp", False)
     async_expose_entity(home, conversation.DOMAIN, "light.reading_lamp", True)
     er.async_get(home).async_update_entity("light.reading_lamp", aliases=["New"])
     await index_now(home, freezer)
-    assert "indexing all entities anew" in caplog.text
+    assert "indexing all entities again" in caplog.text
     assert len(await search(home, "lamp")) == 4
 
 
-async def test_a_server_that_is_away_is_tried_again(
+async def test_a_failed_sync_is_repeated(
     home: HomeAssistant,
     ollama: OllamaStandIn,
     make_entry: MakeEntry,
     freezer: FrozenDateTimeFactory,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """Less and less often, with one warning, until it is back."""
+    """At growing intervals and with one warning, until the server answers."""
     await make_entry(ollama.url, embedding={})
     away = Fault(status=503, body={"error": "server busy"})
     ollama.faults.extend([away] * 3)
@@ -262,22 +263,22 @@ async def test_unload_during_indexing(
     make_entry: MakeEntry,
     freezer: FrozenDateTimeFactory,
 ) -> None:
-    """It ends at once, and nothing is left running."""
+    """Unloading the entry cancels a sync that is running."""
     entry = await make_entry(ollama.url, embedding={})
     ollama.hold()
     freezer.tick(timedelta(seconds=6))
     async_fire_time_changed(home)
     (manager,) = entry.runtime_data.vector_db_managers.values()
-    while manager._syncing is None or not ollama.sent("/api/embed"):
+    while manager._scheduled_sync is None or not ollama.sent("/api/embed"):
         await home.async_block_till_done()
         await let_others_run()
     assert await home.config_entries.async_unload(entry.entry_id)
-    assert manager._syncing is None
+    assert manager._scheduled_sync is None
     ollama.release()
 
 
 async def let_others_run() -> None:
-    """Let others run."""
+    """Let other tasks run."""
     import asyncio
 
     await asyncio.sleep(0)
@@ -292,7 +293,7 @@ async def test_removal_removes_the_index(
     *,
     whole_entry: bool,
 ) -> None:
-    """With the entry, and with the subentry alone."""
+    """Removing the entry, or the subentry alone, deletes its index."""
     entry = await make_entry(ollama.url, embedding={})
     await index_now(home, freezer)
     (subentry,) = entry.get_subentries_of_type("embedding")
@@ -312,7 +313,7 @@ async def test_the_tool(
     make_entry: MakeEntry,
     freezer: FrozenDateTimeFactory,
 ) -> None:
-    """Every assistant that controls the home has it, with names and states."""
+    """Every agent with the Assist API has it; the answer has names and states."""
     entry = await make_entry(ollama.url, conversation={}, embedding={})
     await index_now(home, freezer)
     name = "home_agent__search_entities"
@@ -362,7 +363,7 @@ async def test_a_broken_index_does_not_stop_the_set_up(
     make_entry: MakeEntry,
     freezer: FrozenDateTimeFactory,
 ) -> None:
-    """It is put aside and made anew."""
+    """The broken file is renamed and a new index is made."""
     entry = await make_entry(ollama.url, embedding={})
     await index_now(home, freezer)
     (subentry,) = entry.get_subentries_of_type("embedding")
@@ -380,7 +381,7 @@ async def test_progress_and_a_stuck_index(
     make_entry: MakeEntry,
     freezer: FrozenDateTimeFactory,
 ) -> None:
-    """A sensor counts; a repair comes when it goes on failing, and goes."""
+    """A sensor counts; a repair is raised after repeated failures, and cleared."""
     await make_entry(ollama.url, embedding={"embedding_batch_size": 3})
     ollama.faults.append(Fault())
     ollama.faults.extend([Fault(status=500, body={"error": "broken"})] * 6)
@@ -408,7 +409,7 @@ async def test_reindex(
     make_entry: MakeEntry,
     freezer: FrozenDateTimeFactory,
 ) -> None:
-    """Everything is embedded anew, though nothing has changed."""
+    """All entities are embedded again, though none has changed."""
     with pytest.raises(ServiceNotFound):
         await reindex(home)
     without = await make_entry(ollama.url, conversation={})
@@ -430,13 +431,13 @@ async def reindex(hass: HomeAssistant, **data: Any) -> Any:
     )
 
 
-async def test_a_conversation_goes_first(
+async def test_a_sync_waits_until_the_server_is_idle(
     home: HomeAssistant,
     ollama: OllamaStandIn,
     make_entry: MakeEntry,
     freezer: FrozenDateTimeFactory,
 ) -> None:
-    """No batch is begun while somebody is being answered on the same server."""
+    """No batch is sent during a conversation turn on the same server."""
     await make_entry(ollama.url, conversation={}, embedding={})
     ollama.hold()
     turn = home.async_create_task(say(home, "Hello"))
@@ -459,7 +460,7 @@ async def test_backups_have_the_whole_index(
     make_entry: MakeEntry,
     freezer: FrozenDateTimeFactory,
 ) -> None:
-    """Nothing is written while one is made, and nothing is left beside the file."""
+    """During a backup nothing is written, and the one file holds all data."""
     entry = await make_entry(ollama.url, embedding={})
     await index_now(home, freezer)
     (subentry,) = entry.get_subentries_of_type("embedding")
@@ -473,16 +474,16 @@ async def test_backups_have_the_whole_index(
     assert len(store.texts()) == 4
     store.close()
     (manager,) = entry.runtime_data.vector_db_managers.values()
-    lamp = (await manager._index.store.texts())["light.reading_lamp"]
+    lamp = (await manager.indexes.current.store.texts())["light.reading_lamp"]
     assert "Torch" not in lamp
     await backup.async_post_backup(home)
     await home.async_block_till_done(wait_background_tasks=True)
-    lamp = (await manager._index.store.texts())["light.reading_lamp"]
+    lamp = (await manager.indexes.current.store.texts())["light.reading_lamp"]
     assert "Torch" in lamp
 
 
 async def index_soon(hass: HomeAssistant, freezer: FrozenDateTimeFactory) -> None:
-    """Begin to index, and do not wait for the end of it."""
+    """Start the next sync, and do not wait for its end."""
     freezer.tick(timedelta(seconds=10))
     async_fire_time_changed(hass)
     for _ in range(500):
@@ -492,7 +493,7 @@ async def index_soon(hass: HomeAssistant, freezer: FrozenDateTimeFactory) -> Non
 async def test_hidden_while_it_is_embedded(
     home: HomeAssistant, ollama: OllamaStandIn, make_entry: MakeEntry
 ) -> None:
-    """It does not come into the index any more."""
+    """An entity that is hidden during the request is not stored."""
     entry = await make_entry(ollama.url, embedding={})
     (manager,) = entry.runtime_data.vector_db_managers.values()
     ollama.hold()
@@ -503,7 +504,7 @@ async def test_hidden_while_it_is_embedded(
     async_expose_entity(home, conversation.DOMAIN, "light.reading_lamp", False)
     ollama.release()
     await syncing
-    stored = await manager._index.store.texts()
+    stored = await manager.indexes.current.store.texts()
     assert len(stored) == 3
     assert "light.reading_lamp" not in stored
 
@@ -511,16 +512,71 @@ async def test_hidden_while_it_is_embedded(
 async def test_an_index_that_is_opened_while_a_backup_is_made(
     home: HomeAssistant, ollama: OllamaStandIn, make_entry: MakeEntry
 ) -> None:
-    """It is not written into either, until the backup is done."""
+    """Its writes wait for the end of the backup too."""
     entry = await make_entry(ollama.url, embedding={})
     (manager,) = entry.runtime_data.vector_db_managers.values()
-    assert manager._index is None
+    assert manager.indexes.current is None
     await backup.async_pre_backup(home)
     syncing = home.async_create_task(manager.async_sync())
     for _ in range(2000):
         await asyncio.sleep(0)
     assert ollama.sent("/api/embed")
-    assert await manager._index.store.texts() == {}
+    assert await manager.indexes.current.store.texts() == {}
     await backup.async_post_backup(home)
     await syncing
-    assert len(await manager._index.store.texts()) == 4
+    assert len(await manager.indexes.current.store.texts()) == 4
+
+
+@pytest.mark.parametrize(
+    ("own", "field"),
+    [({"embedding_api_key": "old"}, "embedding_api_key"), ({}, "llm_api_key")],
+)
+async def test_a_refused_key_asks_for_a_new_one(
+    home: HomeAssistant,
+    ollama: OllamaStandIn,
+    make_entry: MakeEntry,
+    freezer: FrozenDateTimeFactory,
+    own: dict[str, str],
+    field: str,
+) -> None:
+    """The model's own key if it has one, else the entry's; one dialog at a time."""
+    await make_entry(ollama.url, embedding=own)
+    ollama.api_key = "right"
+    for _ in range(2):
+        await let_pass(home, freezer, minutes=2)
+        await index_now(home, freezer)
+    (flow,) = home.config_entries.flow.async_progress()
+    form = await home.config_entries.flow.async_configure(flow["flow_id"])
+    assert [str(marker.schema) for marker in form["data_schema"].schema] == [field]
+
+
+async def test_the_log_says_what_a_sync_does(
+    home: HomeAssistant,
+    ollama: OllamaStandIn,
+    make_entry: MakeEntry,
+    freezer: FrozenDateTimeFactory,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """How many entities, how long, and why another attempt follows; no names."""
+    caplog.set_level("DEBUG", "custom_components.home_agent")
+    await make_entry(ollama.url, embedding={})
+    ollama.faults.append(Fault(status=503, body={"error": "server busy"}))
+    await index_now(home, freezer)
+    await let_pass(home, freezer, minutes=1)
+    await index_now(home, freezer)
+    async_expose_entity(home, conversation.DOMAIN, "light.reading_lamp", False)
+    await let_pass(home, freezer, seconds=1)
+    text = "\n".join(
+        record.getMessage()
+        for record in caplog.records
+        if record.name.startswith("custom_components.home_agent")
+    )
+    started = "Sync started: 4 of 4 entities to embed with nomic-embed-text, 0 removed"
+    assert text.count(started) == 2
+    assert "The next sync is in 0:01:00, since: ModelServerError at 127.0.0.1" in text
+    assert re.search(
+        r"Sync finished in \d+\.\d{3} s: 4 entities indexed, 4 embedded, 0 removed",
+        text,
+    )
+    assert "Removed 1 hidden entities from the index of nomic-embed-text" in text
+    assert "Lamp" not in text

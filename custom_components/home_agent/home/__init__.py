@@ -1,1 +1,1 @@
-"""The home: what is exposed, and in which state it is."""
+"""The home: which entities are exposed, what they are called, and their states."""

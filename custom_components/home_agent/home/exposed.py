@@ -1,6 +1,6 @@
-"""The entities that the user exposed to Assist, and how to describe them."""
+"""The entities that the user exposed to Assist, with their names and areas."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -30,6 +30,8 @@ from homeassistant.helpers import (
     intent,
 )
 
+from .text import MAX_NAME_LENGTH, one_line
+
 _REGISTRY_EVENTS: Final[tuple[Any, ...]] = (
     er.EVENT_ENTITY_REGISTRY_UPDATED,
     dr.EVENT_DEVICE_REGISTRY_UPDATED,
@@ -40,9 +42,12 @@ _REGISTRY_EVENTS: Final[tuple[Any, ...]] = (
 
 @dataclass(frozen=True, slots=True)
 class ExposedEntity:
-    """An entity as people speak of it; names has its aliases too.
+    """An exposed entity: what it is called and where it is.
 
-    is_secondary: a diagnostic entity or a setting of a device.
+    names are its name and its aliases, in the user's order; areas are the name of
+    its area and that area's aliases. All texts are single lines, at most
+    MAX_NAME_LENGTH characters long. is_secondary is true for a diagnostic or
+    configuration entity of a device.
     """
 
     entity_id: str
@@ -56,16 +61,19 @@ class ExposedEntity:
 
     @property
     def places(self) -> tuple[str, ...]:
-        """Return all that its place may be called."""
+        """Return every name of the entity's location: area, aliases, id, floor."""
         return (*self.areas, *filter(None, (self.area_id, self.floor)))
 
     @property
     def text(self) -> str:
-        """Return what is embedded: everything about it but its state."""
+        """Return the text that is embedded, such as "Lamp; light; Kitchen".
+
+        Names, domain and device class, area and floor; not the state.
+        """
         kind = " ".join(filter(None, (self.domain, self.device_class)))
-        places = (*self.areas, *filter(None, (self.floor,)))
+        location = (*self.areas, *filter(None, (self.floor,)))
         return "; ".join(
-            part for part in (", ".join(self.names), kind, ", ".join(places)) if part
+            part for part in (", ".join(self.names), kind, ", ".join(location)) if part
         )
 
 
@@ -77,7 +85,7 @@ def is_exposed(hass: HomeAssistant, entity_id: str) -> bool:
 
 @callback
 def async_get_exposed_entities(hass: HomeAssistant) -> dict[str, ExposedEntity]:
-    """Return all entities that are exposed to Assist, by their ids."""
+    """Return all entities that are exposed to Assist, by entity id."""
     return {
         state.entity_id: _describe(hass, state)
         for state in hass.states.async_all()
@@ -95,18 +103,28 @@ def _describe(hass: HomeAssistant, state: State) -> ExposedEntity:
     return ExposedEntity(
         entity_id=state.entity_id,
         domain=state.domain,
-        device_class=str(device_class) if device_class else None,
-        names=tuple(intent.async_get_entity_aliases(hass, entry, state=state)),
-        areas=(area.name, *sorted(area.aliases)) if area else (),
-        floor=floor.name if floor else None,
+        device_class=_line(str(device_class)) if device_class else None,
+        names=_lines(intent.async_get_entity_aliases(hass, entry, state=state)),
+        areas=_lines((area.name, *sorted(area.aliases))) if area else (),
+        floor=_line(floor.name) if floor else None,
         area_id=area.id if area else None,
         is_secondary=entry is not None and entry.entity_category is not None,
     )
 
 
+def _line(text: str) -> str | None:
+    """Return a name as one line, None if nothing is left of it."""
+    return one_line(text, MAX_NAME_LENGTH) or None
+
+
+def _lines(names: Iterable[str]) -> tuple[str, ...]:
+    """Return names as one line each, without those of which nothing is left."""
+    return tuple(filter(None, map(_line, names)))
+
+
 @callback
 def _area(hass: HomeAssistant, entry: er.RegistryEntry | None) -> ar.AreaEntry | None:
-    """Return the area of an entity: its own, else its device's."""
+    """Return the area of an entity: its own, or else that of its device."""
     if entry is None:
         return None
     area_id = entry.area_id
@@ -125,7 +143,8 @@ def async_track_exposed_entities(
 ) -> CALLBACK_TYPE:
     """Call changed whenever the exposed entities or their names may have changed.
 
-    Return a function that ends it.
+    changed may be called when nothing of an ExposedEntity is different, and often in
+    a short time. Return a function that ends the calls.
     """
 
     @callback
@@ -133,8 +152,8 @@ def async_track_exposed_entities(
         changed()
 
     @callback
-    def is_another(data: EventStateChangedData) -> bool:
-        """Return whether an entity is new, gone or described in another way."""
+    def is_renamed(data: EventStateChangedData) -> bool:
+        """Return whether an entity is new, removed, renamed or of another class."""
         old, new = data["old_state"], data["new_state"]
         return (
             old is None
@@ -148,14 +167,14 @@ def async_track_exposed_entities(
     unsubscribe = [
         *(hass.bus.async_listen(event, registry_changed) for event in _REGISTRY_EVENTS),
         hass.bus.async_listen(
-            EVENT_STATE_CHANGED, registry_changed, event_filter=is_another
+            EVENT_STATE_CHANGED, registry_changed, event_filter=is_renamed
         ),
         async_listen_entity_updates(hass, conversation.DOMAIN, changed),
     ]
 
     @callback
-    def end() -> None:
+    def stop() -> None:
         for unsub in unsubscribe:
             unsub()
 
-    return end
+    return stop

@@ -1,4 +1,4 @@
-"""What an entity is like at this moment, in the words of a model."""
+"""The state of an entity at this moment, as one line for a model."""
 
 from typing import Final
 
@@ -12,7 +12,9 @@ from homeassistant.const import ATTR_DEVICE_CLASS, ATTR_UNIT_OF_MEASUREMENT
 from homeassistant.core import HomeAssistant, State, callback
 from homeassistant.util import dt as dt_util
 
-# What else people ask about; each with what is written behind its value.
+from .text import MAX_STATE_LENGTH, one_line
+
+# The attributes that people ask about, each with the unit written after its value.
 _ATTRIBUTES: Final = {
     "current_temperature": "°",
     "temperature": "°",
@@ -23,16 +25,16 @@ _ATTRIBUTES: Final = {
     "media_title": "",
     "media_artist": "",
 }
-# A state is a word or two; a longer text is not worth its tokens.
-_LONGEST: Final = 80
 
 
 @callback
 def live_state(hass: HomeAssistant, entity_id: str) -> str | None:
-    """Return state and attributes of an entity in one short line.
+    """Return an entity's state and main attributes as one line.
 
-    None for an entity without a state. Values are those that tools take: a
-    brightness in percent, a sensor as Home Assistant shows it.
+    For example "on, brightness 40 %"; None for an entity without a state. Numbers
+    are those that Home Assistant's tools take (brightness in percent) or that its
+    pages show (sensors, rounded and with their unit). Each value is at most
+    MAX_STATE_LENGTH characters long.
     """
     if (state := hass.states.get(entity_id)) is None:
         return None
@@ -63,9 +65,5 @@ def _value(hass: HomeAssistant, state: State) -> str:
 
 
 def _line(text: str) -> str:
-    """Return a text in one line that is not too long.
-
-    Texts from outside, such as titles, must not look like lines of our own.
-    """
-    line = " ".join(text.split())
-    return line if len(line) <= _LONGEST else f"{line[: _LONGEST - 1]}…"
+    """Return a value as one line: a media title may hold line breaks."""
+    return one_line(text, MAX_STATE_LENGTH)

@@ -1,8 +1,9 @@
-"""What embedding models want to read before a question, and before what is found.
+"""The prompts that embedding models expect before questions and documents.
 
-Most are trained with such words and find less without them: multilingual-e5-small
-finds 0.81 instead of 0.77 of what it should (benchmarks/recall.py). No server adds
-them. The words are those of each model's own card.
+Most models are trained with such prompts and find less without them:
+multilingual-e5-small finds 0.81 instead of 0.77 of the right entities
+(benchmarks/recall.py). No model server adds them. The texts are those of each
+model's card.
 """
 
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ from typing import Final
 
 @dataclass(frozen=True, slots=True)
 class EmbeddingPrompts:
-    """Words in front of a question, and in front of a text that is indexed."""
+    """The texts to put before a question and before a text that is indexed."""
 
     question: str = ""
     document: str = ""
@@ -23,7 +24,8 @@ _INSTRUCT: Final = (
     "Instruct: Given a web search query, retrieve relevant passages that answer the"
     " query\nQuery: "
 )
-# The first that fits counts; a model's name may have a folder and a size around it.
+# Patterns of model names with their prompts; the first match counts. A name may
+# have a folder before it and a size or version after it.
 _FAMILIES: Final = (
     ("e5-.*instruct", EmbeddingPrompts(_INSTRUCT)),
     ("(^|[-/_])e5-", EmbeddingPrompts("query: ", "passage: ")),
@@ -39,7 +41,7 @@ _FAMILIES: Final = (
 
 
 def embedding_prompts(model: str) -> EmbeddingPrompts:
-    """Return the words for a model, none for one that is trained without."""
+    """Return a model's prompts, empty ones for a model that is trained without."""
     for pattern, prompts in _FAMILIES:
         if re.search(pattern, model.lower()):
             return prompts

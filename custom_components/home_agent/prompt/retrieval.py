@@ -52,8 +52,8 @@ class Retrieval:
                 question,
                 self._limit,
                 manager=embedding_manager(self._hass, self._subentry_id),
-                here=_area_of_device(self._hass, api.llm_context.device_id),
-                patience=EMBEDDING_TIMEOUT,
+                asking_area_id=_area_of_device(self._hass, api.llm_context.device_id),
+                embedding_timeout=EMBEDDING_TIMEOUT,
             )
             context.entities = {
                 match.entity.entity_id: _entity_text(self._hass, match)

@@ -1,1 +1,1 @@
-"""The search over the exposed entities."""
+"""The search over the exposed entities: two rankings, filters, fusion."""

@@ -1,4 +1,4 @@
-"""Find exposed entities by two ballots: what is meant, and the words that are said."""
+"""Find exposed entities by two rankings: embeddings (dense) and words (lexical)."""
 
 import asyncio
 from collections.abc import Iterable, Mapping, Sequence
@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 import logging
 import sqlite3
+from time import monotonic
 from typing import Any, Final, Self
 
 from homeassistant.core import HomeAssistant, State, callback
@@ -18,24 +19,26 @@ from ..home.exposed import (
     async_track_exposed_entities,
     is_exposed,
 )
+from ..home.text import MAX_NAME_LENGTH, one_line
 from ..servers.errors import ModelServerError
 from ..vector_db_manager import IndexOutdated, QuestionVector, VectorDBManager
 from .lexical import LexicalIndex
 
 _LOGGER = logging.getLogger(__name__)
 
-# Reciprocal rank fusion: how much the first ranks count more than the next ones,
-# and how deep each ballot is read.
-_RRF: Final = 60
-_DEPTH: Final = 100
-# The share of places for the room that a question is asked in: such as "is the window
-# open" then find 0.82 instead of 0.53 of what they are about, and questions about other
-# rooms 0.76 instead of 0.78 (benchmarks/recall.py).
-_SEATS: Final = 0.3
+# The constant k of reciprocal rank fusion, as Cormack, Clarke and Buettcher (SIGIR
+# 2009) chose it: the larger, the less the first ranks count more than the next ones.
+_RRF_K: Final = 60
+# How many entities of each ranking are read.
+_RANKING_DEPTH: Final = 100
+# The share of the results that is reserved for the asking area: with it, questions
+# such as "is the window open" find 0.82 instead of 0.53 of the right entities, and
+# questions about other areas 0.76 instead of 0.78 (benchmarks/recall.py).
+_ASKING_AREA_SHARE: Final = 0.3
 
 
 class SearchMode(StrEnum):
-    """By which ballots a search was made."""
+    """Which rankings a search used: both, the lexical or the dense one."""
 
     HYBRID = "hybrid"
     LEXICAL = "lexical"
@@ -44,10 +47,11 @@ class SearchMode(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EntityFilter:
-    """What is searched in; an empty one is everything but diagnostics and settings.
+    """Which entities a search may return; an empty field allows all.
 
-    areas are names, aliases or ids, as anybody writes them; states are those of
-    this moment.
+    areas are names, aliases or ids of areas, or names of floors, in any case; states
+    are compared with the entities' states at the time of the search. all_categories
+    also allows diagnostic and configuration entities, which are left out otherwise.
     """
 
     domains: Sequence[str] = ()
@@ -58,7 +62,11 @@ class EntityFilter:
 
     @classmethod
     def from_arguments(cls, arguments: Mapping[str, Any]) -> Self:
-        """Return the filter of a tool's or an action's arguments, all optional."""
+        """Return the filter that a tool's or an action's arguments ask for.
+
+        The keys domain, area, device_class, state and all_categories are optional;
+        all but the last hold sequences of strings.
+        """
         return cls(
             domains=arguments.get("domain", ()),
             areas=arguments.get("area", ()),
@@ -68,12 +76,12 @@ class EntityFilter:
         )
 
     @property
-    def narrows(self) -> bool:
-        """Return whether it says what is looked for."""
+    def is_specific(self) -> bool:
+        """Return whether the filter alone says which entities are wanted."""
         return any((self.domains, self.areas, self.device_classes, self.states))
 
     def allows(self, entity: ExposedEntity, state: State | None) -> bool:
-        """Return whether an entity in a state is searched in."""
+        """Return whether the search may return an entity with this state."""
         return (
             (self.all_categories or not entity.is_secondary)
             and (not self.domains or entity.domain in self.domains)
@@ -84,16 +92,21 @@ class EntityFilter:
 
     def _is_in_areas(self, entity: ExposedEntity) -> bool:
         """Return whether an entity is in one of the areas."""
-        areas = {area.casefold() for area in self.areas}
+        # The entity's own names are single lines too.
+        areas = {one_line(area, MAX_NAME_LENGTH).casefold() for area in self.areas}
         return any(place.casefold() in areas for place in entity.places)
 
 
-_EVERYTHING: Final = EntityFilter()
+_NO_FILTER: Final = EntityFilter()
 
 
 @dataclass(frozen=True, slots=True)
 class EntityMatch:
-    """An entity found for a question; a higher score fits better."""
+    """An entity that a search found.
+
+    score is the sum of reciprocal ranks, see reciprocal_rank_fusion; 0 for an entity
+    that no ranking has and that only the filter found.
+    """
 
     entity: ExposedEntity
     score: float
@@ -101,7 +114,7 @@ class EntityMatch:
 
 @dataclass(frozen=True, slots=True)
 class SearchResult:
-    """What was found, the best first, and by which ballots."""
+    """The entities that a search found, the best first, and the rankings it used."""
 
     matches: list[EntityMatch]
     mode: SearchMode
@@ -109,7 +122,7 @@ class SearchResult:
 
 @dataclass(slots=True)
 class _Question:
-    """A question, the entities it is asked of, and its vector if there is one."""
+    """A question, all exposed entities by id, and its vector if there is one."""
 
     exposed: dict[str, ExposedEntity]
     text: str
@@ -117,17 +130,17 @@ class _Question:
 
 
 class EntitySearch:
-    """Searches the exposed entities; one for all who search."""
+    """Searches the exposed entities; all config entries share one instance."""
 
     def __init__(self, hass: HomeAssistant) -> None:
-        """Begin without an index; the first search makes it."""
+        """Start without a lexical index; the first search makes it."""
         self._hass = hass
         self._index: LexicalIndex | None = None
         self._indexed: dict[str, ExposedEntity] = {}
         self._has_fts5 = True
         self._exposed: dict[str, ExposedEntity] | None = None
         self._is_tracking = False
-        self._one_at_a_time = asyncio.Lock()
+        self._index_lock = asyncio.Lock()
 
     async def async_search(
         self,
@@ -135,18 +148,20 @@ class EntitySearch:
         limit: int,
         *,
         manager: VectorDBManager | None = None,
-        where: EntityFilter = _EVERYTHING,
-        here: str | None = None,
-        patience: float | None = None,
+        where: EntityFilter = _NO_FILTER,
+        asking_area_id: str | None = None,
+        embedding_timeout: float | None = None,
     ) -> SearchResult:
-        """Return the exposed entities that fit a question best.
+        """Return at most limit exposed entities that fit a question best.
 
-        here is the area that the question is asked in: its best entities get some
-        of the places. Without a manager, or while its server is away, its index is
-        made anew or its answer takes longer than patience, in seconds, only words
-        count; the mode says so. What a filter lets through is found even if no
-        word fits.
+        A share of the results is reserved for the area with the id asking_area_id,
+        where the question was asked. The search uses the lexical ranking only (the
+        result's mode says so) without a manager, while the manager's server fails or
+        its index is being remade, and if embedding the question takes longer than
+        embedding_timeout, in seconds. Entities that a filter allows are found even if
+        neither ranking has them. Nothing is raised for a failed server.
         """
+        started = monotonic()
         states = self._hass.states
         exposed = self.async_exposed()
         allowed = {
@@ -156,39 +171,49 @@ class EntitySearch:
         }
         question = _Question(exposed, query)
         if manager is not None:
-            question.vector = await self._async_vector(manager, query, patience)
-        ranking, mode = await self._async_rank(question, manager, allowed)
-        best = list(ranking)[:limit]
-        if here is not None:
-            room = {key for key in allowed if exposed[key].area_id == here}
-            nearby, _ = await self._async_rank(question, manager, room)
-            seats = list(nearby)[: round(_SEATS * limit)]
-            late = [key for key in seats if key not in best]
-            best = [*best[: limit - len(late)], *late]
-        if where.narrows:
+            question.vector = await self._async_vector(
+                manager, query, embedding_timeout
+            )
+        scores, mode = await self._async_rank(question, manager, allowed)
+        best = list(scores)[:limit]
+        if asking_area_id is not None:
+            nearby = {key for key in allowed if exposed[key].area_id == asking_area_id}
+            nearby_scores, _ = await self._async_rank(question, manager, nearby)
+            best = _with_reserved_share(best, list(nearby_scores), limit)
+        if where.is_specific:
             best += sorted(allowed.difference(best))[: limit - len(best)]
-        # What was hidden while we waited is not found any more.
+        # The user may have hidden an entity while the search was waiting.
         matches = [
-            EntityMatch(exposed[key], ranking.get(key, 0.0))
+            EntityMatch(exposed[key], scores.get(key, 0.0))
             for key in best
             if states.get(key) and is_exposed(self._hass, key)
         ]
+        _LOGGER.debug(
+            "Search found %d of %d allowed entities (at most %d) in %.3f s, mode %s,"
+            " asking area %s",
+            len(matches),
+            len(allowed),
+            limit,
+            monotonic() - started,
+            mode,
+            asking_area_id,
+        )
         return SearchResult(matches, mode)
 
     @callback
     def async_exposed(self) -> dict[str, ExposedEntity]:
-        """Return the exposed entities, described anew when they have changed."""
+        """Return the exposed entities by id; the same mapping until one changes."""
         if not self._is_tracking:
-            # As long as Home Assistant runs: all entries search here.
-            async_track_exposed_entities(self._hass, self._changed)
+            # Never unsubscribed: all config entries search here.
+            async_track_exposed_entities(self._hass, self._exposed_changed)
             self._is_tracking = True
         if self._exposed is None:
             self._exposed = async_get_exposed_entities(self._hass)
         return self._exposed
 
     @callback
-    def _changed(self) -> None:
-        """Forget what the exposed entities are."""
+    def _exposed_changed(self) -> None:
+        """Let the next search read the exposed entities again."""
         self._exposed = None
 
     async def _async_rank(
@@ -197,82 +222,135 @@ class EntitySearch:
         manager: VectorDBManager | None,
         allowed: set[str],
     ) -> tuple[dict[str, float], SearchMode]:
-        """Return the scores of allowed entities, the best first, by all ballots."""
-        meant: list[str] | None = None
+        """Return the scores of allowed entities, the best first, and the mode.
+
+        A question whose dense ranking fails loses its vector, so that the next call
+        for the same question does not try and fail again.
+        """
+        dense: list[str] | None = None
         if manager is not None and question.vector is not None:
-            try:
-                meant = await manager.async_nearest(question.vector, _DEPTH, allowed)
-            except IndexOutdated:
-                _LOGGER.debug("Searching by words only: the index is made anew")
-            except ModelServerError as err:
-                _LOGGER.warning("Searching by words only: %s", err.log_text)
-        said = await self._async_said(question.exposed, question.text, allowed)
+            dense = await self._async_dense_ranking(manager, question.vector, allowed)
+        if dense is None:
+            question.vector = None
+        lexical = await self._async_lexical_ranking(question, allowed)
         mode = SearchMode.HYBRID
-        if meant is None:
+        if dense is None:
             mode = SearchMode.LEXICAL
-        elif said is None:
+        elif lexical is None:
             mode = SearchMode.EMBEDDINGS
-        ballots = [ballot for ballot in (meant, said) if ballot is not None]
-        return dict(fused(ballots)), mode
+        _LOGGER.debug(
+            "Rankings of %d allowed entities: dense %s, lexical %s",
+            len(allowed),
+            "not used" if dense is None else len(dense),
+            "not used" if lexical is None else len(lexical),
+        )
+        rankings = [ranking for ranking in (dense, lexical) if ranking is not None]
+        return dict(reciprocal_rank_fusion(rankings)), mode
 
     async def _async_vector(
-        self, manager: VectorDBManager, query: str, patience: float | None
+        self, manager: VectorDBManager, query: str, timeout: float | None
     ) -> QuestionVector | None:
-        """Return the vector of a question, None where there is none in time."""
-        # Hanging up would end the load of a cold model: it goes on without us.
-        asked = self._hass.async_create_background_task(
+        """Return the vector of a question, None if there is none within timeout."""
+        # Closing the connection would make a server stop loading the model, so the
+        # request goes on after the timeout.
+        embedding = self._hass.async_create_background_task(
             manager.async_embed_question(query), "embed a question"
         )
         try:
-            async with asyncio.timeout(patience):
-                return await asyncio.shield(asked)
-        except TimeoutError:
-            _LOGGER.debug("Searching by words only: no vector in %s s", patience)
-            asked.add_done_callback(_forgotten)
+            await asyncio.wait([embedding], timeout=timeout)
+        finally:
+            if not embedding.done():
+                embedding.add_done_callback(_log_late_failure)
+        if not embedding.done():
+            _LOGGER.debug("No dense ranking: embedding took longer than %s s", timeout)
+            return None
+        try:
+            return embedding.result()
         except ModelServerError as err:
-            _LOGGER.warning("Searching by words only: %s", err.log_text)
+            _LOGGER.warning("Searching without embeddings: %s", err.log_text)
         except IndexOutdated:
-            _LOGGER.debug("Searching by words only: the entry was unloaded")
+            _LOGGER.debug("No dense ranking: the config entry was unloaded")
         return None
 
-    async def _async_said(
-        self, exposed: dict[str, ExposedEntity], query: str, allowed: set[str]
+    async def _async_dense_ranking(
+        self, manager: VectorDBManager, vector: QuestionVector, allowed: set[str]
     ) -> list[str] | None:
-        """Return the ballot of the words, None without FTS5."""
+        """Return the allowed entities by cosine similarity, None if that fails."""
+        try:
+            return await manager.async_nearest(vector, _RANKING_DEPTH, allowed)
+        except IndexOutdated:
+            _LOGGER.debug("No dense ranking: another model made the index")
+        except ModelServerError as err:
+            _LOGGER.warning("Searching without embeddings: %s", err.log_text)
+        return None
+
+    async def _async_lexical_ranking(
+        self, question: _Question, allowed: set[str]
+    ) -> list[str] | None:
+        """Return the allowed entities by BM25, None if SQLite has no FTS5."""
         run = self._hass.async_add_executor_job
-        # Another search may be under way in the index that is made anew here.
-        async with self._one_at_a_time:
-            if exposed is not self._indexed and self._has_fts5:
-                old = self._index
-                try:
-                    self._index = await run(LexicalIndex, exposed)
-                except sqlite3.OperationalError as err:
-                    _LOGGER.warning("Searching without words: %s", err)
-                    self._has_fts5 = False
-                self._indexed = exposed
-                if old is not None:
-                    old.close()
+        # One search at a time: the next one may replace the index.
+        async with self._index_lock:
+            if question.exposed is not self._indexed and self._has_fts5:
+                await self._async_remake_index(question.exposed)
             if self._index is None:
                 return None
-            return await run(self._index.search, query, _DEPTH, allowed)
+            return await run(self._index.search, question.text, _RANKING_DEPTH, allowed)
+
+    async def _async_remake_index(self, exposed: dict[str, ExposedEntity]) -> None:
+        """Replace the lexical index by one of these entities; the caller has the lock.
+
+        Without FTS5 there is none from then on.
+        """
+        started = monotonic()
+        old = self._index
+        try:
+            self._index = await self._hass.async_add_executor_job(LexicalIndex, exposed)
+        except sqlite3.OperationalError as err:
+            _LOGGER.warning("Searching without the lexical ranking: %s", err)
+            self._has_fts5 = False
+            self._index = None
+        else:
+            _LOGGER.debug(
+                "Made the lexical index of %d entities in %.3f s",
+                len(exposed),
+                monotonic() - started,
+            )
+        self._indexed = exposed
+        if old is not None:
+            old.close()
 
 
-def _forgotten(asked: asyncio.Future[QuestionVector]) -> None:
-    """Take note of the error of a question that nobody waits for any more."""
-    if not asked.cancelled() and (err := asked.exception()):
-        _LOGGER.debug("A question was not embedded: %s", err)
+def _with_reserved_share(best: list[str], nearby: list[str], limit: int) -> list[str]:
+    """Return the best keys with the reserved share of those nearby among them.
+
+    Keys from nearby that are not among the best take the places of the last ones.
+    """
+    reserved = nearby[: round(_ASKING_AREA_SHARE * limit)]
+    added = [key for key in reserved if key not in best]
+    return [*best[: limit - len(added)], *added]
 
 
-def fused(ballots: Iterable[list[str]]) -> list[tuple[str, float]]:
-    """Return what ballots have ranked, the best of all together first.
+def _log_late_failure(embedding: asyncio.Future[QuestionVector]) -> None:
+    """Log why a question was not embedded after its search had gone on without it."""
+    if embedding.cancelled() or (err := embedding.exception()) is None:
+        return
+    text = err.log_text if isinstance(err, ModelServerError) else type(err).__name__
+    _LOGGER.debug("A question was not embedded: %s", text)
 
-    By reciprocal rank fusion: the ranks count, since the scores of different
-    ballots cannot be compared.
+
+def reciprocal_rank_fusion(rankings: Iterable[list[str]]) -> list[tuple[str, float]]:
+    """Return all ranked keys with their scores, the best first.
+
+    A key's score is the sum of 1 / (60 + rank) over the rankings, with ranks from 1
+    (Cormack, Clarke and Buettcher, SIGIR 2009). Ranks and not similarities are
+    added, since BM25 and cosines cannot be compared. Ties keep the order of the
+    rankings.
     """
     scores: dict[str, float] = {}
-    for ballot in ballots:
-        for rank, key in enumerate(ballot, start=1):
-            scores[key] = scores.get(key, 0.0) + 1 / (_RRF + rank)
+    for ranking in rankings:
+        for rank, key in enumerate(ranking, start=1):
+            scores[key] = scores.get(key, 0.0) + 1 / (_RRF_K + rank)
     return sorted(scores.items(), key=lambda item: -item[1])
 
 
@@ -281,5 +359,5 @@ _DATA: Final[HassKey[EntitySearch]] = HassKey(f"{DOMAIN}_entity_search")
 
 @callback
 def entity_search(hass: HomeAssistant) -> EntitySearch:
-    """Return what searches."""
+    """Return the search that all config entries share."""
     return hass.data.setdefault(_DATA, EntitySearch(hass))

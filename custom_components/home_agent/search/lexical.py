@@ -1,4 +1,4 @@
-"""Words: which entities have those of a question in their names and places."""
+"""The lexical ranking: which entities share words with a question."""
 
 from collections.abc import Container, Mapping
 import re
@@ -9,10 +9,12 @@ import unicodedata
 from ..home.exposed import ExposedEntity
 from .stop_words import STOP_WORDS
 
-# A name says more than a place, and a place more than a kind.
+# Weights of the columns names, places and kind in BM25: a shared word of a name says
+# more than one of a place, and that more than a domain or device class.
 _WEIGHTS: Final = (3.0, 1.5, 1.0)
 _WORD: Final = re.compile(r"\w+")
-# Scripts that put no space between words: each pair of characters is a word.
+# Scripts without spaces between words (Thai, Burmese, Khmer, Japanese, Chinese,
+# Korean): each pair of neighboring characters is indexed as a word.
 _UNSPACED: Final = re.compile(
     "[\u0e00-\u0e7f\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff"
     "\uac00-\ud7af\uf900-\ufaff]+"
@@ -20,15 +22,15 @@ _UNSPACED: Final = re.compile(
 
 
 class LexicalIndex:
-    """An index of words, in memory; derived from the entities it is made of.
+    """A full-text index of exposed entities, in memory, that never changes.
 
-    It may be used from any thread, but by one at a time.
+    All methods may be called from any thread, but only from one at a time.
     """
 
     def __init__(self, entities: Mapping[str, ExposedEntity]) -> None:
-        """Index entities; blocks, some milliseconds for each thousand.
+        """Index entities by id; blocks for some milliseconds per thousand.
 
-        Raise sqlite3.OperationalError where SQLite was built without FTS5.
+        Raise sqlite3.OperationalError if SQLite was built without FTS5.
         """
         self._ids = list(entities)
         self._connection = sqlite3.connect(":memory:", check_same_thread=False)
@@ -41,18 +43,18 @@ class LexicalIndex:
             (
                 (
                     number,
-                    plain(" ".join(entity.names)),
-                    plain(" ".join((*entity.areas, entity.floor or ""))),
-                    plain(f"{entity.domain} {entity.device_class or ''}"),
+                    normalized(" ".join(entity.names)),
+                    normalized(" ".join((*entity.areas, entity.floor or ""))),
+                    normalized(f"{entity.domain} {entity.device_class or ''}"),
                 )
                 for number, entity in enumerate(entities.values())
             ),
         )
 
     def search(self, query: str, limit: int, allowed: Container[str]) -> list[str]:
-        """Return the allowed entities that share a word with a question.
+        """Return at most limit ids of allowed entities that share a word with query.
 
-        The best come first, by BM25. Blocks.
+        The best come first, by BM25 with weighted columns. Blocks.
         """
         if not (words := query_words(query)):
             return []
@@ -60,7 +62,7 @@ class LexicalIndex:
         ranking = f"bm25(entity, {', '.join(map(str, _WEIGHTS))})"
         found: list[str] = []
         rows = self._connection.execute(
-            f"SELECT rowid FROM entity WHERE entity MATCH ? ORDER BY {ranking}",  # noqa: S608 - numbers of our own
+            f"SELECT rowid FROM entity WHERE entity MATCH ? ORDER BY {ranking}",  # noqa: S608 - the weights are constants
             (expression,),
         )
         for (number,) in rows:
@@ -71,27 +73,31 @@ class LexicalIndex:
         return found
 
     def close(self) -> None:
-        """Free the memory."""
+        """Free the index's memory."""
         self._connection.close()
 
 
 def query_words(query: str) -> list[str]:
-    """Return the words of a question that are worth looking for.
+    """Return the distinct words of a question, normalized, without stop words.
 
-    Those that stand in every question are left out, unless there are no others.
+    A question of nothing but stop words keeps all its words.
     """
-    words = list(dict.fromkeys(_WORD.findall(plain(query))))
+    words = list(dict.fromkeys(_WORD.findall(normalized(query))))
     return [word for word in words if word not in STOP_WORDS] or words
 
 
-def plain(text: str) -> str:
-    """Return a text in small letters, with unspaced scripts cut into pairs."""
+def normalized(text: str) -> str:
+    """Return a text normalized for the index.
+
+    NFKC, case-folded, underscores as spaces, and runs of scripts without spaces as
+    pairs of neighboring characters.
+    """
     text = unicodedata.normalize("NFKC", text).casefold().replace("_", " ")
     return _UNSPACED.sub(lambda match: f" {_pairs(match[0])} ", text)
 
 
 def _pairs(run: str) -> str:
-    """Return the pairs of characters of a run, or the one that it has."""
+    """Return a run's pairs of neighboring characters; a single one stays as it is."""
     if len(run) == 1:
         return run
     return " ".join(run[at : at + 2] for at in range(len(run) - 1))

@@ -1,7 +1,7 @@
-"""Words that stand in every question and find nothing.
+"""Stop words: frequent words that do not help to find an entity.
 
-English, German, French, Spanish, Italian, Dutch; in small letters. What names a
-direction, a number or a time is not among them.
+English, German, French, Spanish, Italian and Dutch, in lower case. Words for
+directions, numbers and times are not among them, since they occur in names.
 """
 
 from typing import Final

@@ -1,1 +1,1 @@
-"""The tools that Home Agent gives to models: one file each."""
+"""The tools that Home Agent offers to models, one in each file."""

@@ -1,4 +1,4 @@
-"""Find entities by what they are, not only by their names."""
+"""The tool by which a model searches the exposed entities."""
 
 from typing import Any, Final, override
 
@@ -16,7 +16,7 @@ MAX_LIMIT: Final = 50
 
 
 class SearchEntitiesTool(llm.Tool):
-    """A tool that searches the exposed entities by meaning."""
+    """A tool that searches the exposed entities by meaning and by words."""
 
     name = f"{DOMAIN}__search_entities"
     title = "Search entities"
@@ -59,10 +59,10 @@ class SearchEntitiesTool(llm.Tool):
         tool_input: llm.ToolInput,
         llm_context: llm.LLMContext,
     ) -> llm.ToolResult:
-        """Search, and return {"entities": [...]}, the best first.
+        """Search, and return {"entities": [...]}, the best first; see for_model.
 
-        Raise vol.Invalid for arguments that do not fit; the chat log tells the
-        model.
+        Raise vol.Invalid for arguments that do not fit the parameters; Home
+        Assistant's chat log turns it into a tool error for the model.
         """
         arguments = self.parameters(tool_input.tool_args)
         result = await entity_search(hass).async_search(
@@ -77,14 +77,15 @@ class SearchEntitiesTool(llm.Tool):
 
 
 def for_model(hass: HomeAssistant, match: EntityMatch) -> dict[str, Any]:
-    """Return a match as a model needs it: the names that its tools take."""
+    """Return a match as a model reads it: names, domain, areas, floor and state.
+
+    names and areas are lists, since a model that gets them as one text gives the
+    whole text to the next tool as one name. Absent parts are left out.
+    """
     entity = match.entity
-    result: dict[str, Any] = {
-        "names": ", ".join(entity.names),
-        "domain": entity.domain,
-    }
+    result: dict[str, Any] = {"names": list(entity.names), "domain": entity.domain}
     if entity.areas:
-        result["areas"] = ", ".join(entity.areas)
+        result["areas"] = list(entity.areas)
     if entity.floor:
         result["floor"] = entity.floor
     if state := live_state(hass, entity.entity_id):

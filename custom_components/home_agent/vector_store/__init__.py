@@ -1,1 +1,1 @@
-"""Stores of vectors: one file each."""
+"""Stores of texts and their vectors: embedded (SQLite) or a Chroma server."""

@@ -1,8 +1,9 @@
-"""A Chroma server as a store, over its HTTP API (version 2, Chroma 1.0 and later)."""
+"""The store on a Chroma server, by its HTTP API version 2 (Chroma 1.0 and later)."""
 
 from collections.abc import Collection, Iterable, Mapping
 import hashlib
 from itertools import batched
+import logging
 from typing import Any, Final, Self, override
 
 import aiohttp
@@ -12,22 +13,29 @@ from ..servers.errors import RequestRefused
 from ..servers.http import HttpClient
 from .base import DimensionChanged, VectorStore
 
+_LOGGER = logging.getLogger(__name__)
+
 _COLLECTIONS: Final = (
     "/api/v2/tenants/default_tenant/databases/default_database/collections"
 )
-# Below the least that a Chroma server takes in one request (/pre-flight-checks).
+# Fewer items than any Chroma server allows in one request (max_batch_size of its
+# /api/v2/pre-flight-checks).
 _PAGE: Final = 1000
+# Seconds until the first byte of an answer, and between two.
 _IDLE_TIMEOUT: Final = 30.0
-# The ranking is read this many times deeper than asked for, and deeper still while
-# too many of the best are not allowed.
-_DEEPER: Final = 4
+# A search asks for this many times more keys than requested, and again this many
+# times more while too many of them are not allowed.
+_DEPTH_FACTOR: Final = 4
 
 
 class ChromaStore(VectorStore):
-    """The collection of one model; all of an index are told by their metadata."""
+    """One Chroma collection for each model.
+
+    The collections of one index have the index's id in their metadata.
+    """
 
     def __init__(self, http: HttpClient, url: str, index: str, model: str) -> None:
-        """Keep a model's vectors of an index on the server at url."""
+        """Use the server at url; open makes the collection."""
         self._http = http
         self._url = f"{url}{_COLLECTIONS}"
         self._index = index
@@ -43,20 +51,20 @@ class ChromaStore(VectorStore):
         index: str,
         model: str,
     ) -> Self:
-        """Return the collection of a model, made if it is not there.
+        """Return the store of a model, with an existing or a new collection.
 
-        index tells the collections of one index from all others on the server. Raise
-        a ModelServerError if the server is away, refuses the key or is no Chroma.
+        index is the id of the index, unique among all that use the server. Raise a
+        ModelServerError if the server fails, refuses the key or is not Chroma.
         """
         http = _client(session, url, api_key)
         await _collections(http, f"{url}{_COLLECTIONS}")
         store = cls(http, url, index, model)
-        await store._make()
+        await store._get_or_create()
         return store
 
-    async def _make(self) -> None:
-        """Make the collection, or find it."""
-        # A name may have letters, digits, dots and dashes; a model's has others.
+    async def _get_or_create(self) -> None:
+        """Remember the id of the model's collection; create it if necessary."""
+        # Names of collections allow fewer characters than names of models.
         digest = hashlib.sha256(self._model.encode()).hexdigest()[:16]
         answer = await self._http.post(
             self._url,
@@ -69,8 +77,8 @@ class ChromaStore(VectorStore):
         )
         self._id = answer["id"]
 
-    async def _ours(self) -> dict[str, dict[str, Any]]:
-        """Return the collections of this index by their models."""
+    async def _collections_by_model(self) -> dict[str, dict[str, Any]]:
+        """Return the collections of this index by the models that they belong to."""
         return {
             collection["metadata"]["model"]: collection
             for collection in await _collections(self._http, self._url)
@@ -79,7 +87,7 @@ class ChromaStore(VectorStore):
 
     @override
     async def texts(self) -> dict[str, str]:
-        """Return the text of every key, asked for in pages."""
+        """Return the text of every key, read in pages."""
         found: dict[str, str] = {}
         while True:
             page = {"include": ["documents"], "limit": _PAGE, "offset": len(found)}
@@ -90,9 +98,9 @@ class ChromaStore(VectorStore):
 
     @override
     async def put(self, texts: Mapping[str, str], vectors: list[list[float]]) -> None:
-        """Store texts by key with their vectors, in the same order.
+        """Add or replace texts by key, with one vector for each in the same order.
 
-        Raise DimensionChanged if the vectors are not as long as those stored.
+        Raise DimensionChanged if the vectors' dimension is not the stored ones'.
         """
         body = {
             "ids": list(texts),
@@ -103,27 +111,28 @@ class ChromaStore(VectorStore):
 
     @override
     async def remove(self, keys: Iterable[str]) -> None:
-        """Remove keys and their vectors."""
+        """Remove keys with their texts and vectors."""
         for page in batched(keys, _PAGE, strict=False):
             await self._post("delete", {"ids": page})
 
     @override
     async def clear(self) -> None:
-        """Remove the collection and make a new one, of vectors of any length."""
-        await self._drop((await self._ours())[self._model])
-        await self._make()
+        """Replace the collection by an empty one, whose dimension is still open."""
+        if stored := (await self._collections_by_model()).get(self._model):
+            await self._drop(stored)
+        await self._get_or_create()
 
     @override
     async def search(
         self, vector: list[float], limit: int, allowed: Collection[str]
     ) -> list[tuple[str, float]]:
-        """Return the allowed keys nearest to a vector with their cosine similarity.
+        """Return at most limit allowed keys with their cosine similarity, -1 to 1.
 
-        The best come first; Chroma's search is approximate. Raise DimensionChanged
-        if the vector is not as long as those stored.
+        The nearest to the vector come first; Chroma's search is approximate. Raise
+        DimensionChanged if the vector's dimension is not that of the stored ones.
         """
-        # Its own filter by ids fails as soon as it does not know one of them.
-        depth = _DEEPER * limit
+        # Chroma's own filter by ids fails if it does not know one of them.
+        depth = _DEPTH_FACTOR * limit
         while True:
             body = {
                 "query_embeddings": [vector],
@@ -135,14 +144,14 @@ class ChromaStore(VectorStore):
             found = [(key, 1 - distance) for key, distance in ranking if key in allowed]
             if len(found) >= limit or len(ranking) < depth:
                 return found[:limit]
-            depth *= _DEEPER
+            depth *= _DEPTH_FACTOR
 
     @override
     async def other_model(self) -> str | None:
-        """Return the other model that most is stored of, None if there is none."""
+        """Return the other model of this index with the most keys, None without one."""
         counts = {
             model: await self._http.get(f"{self._url}/{collection['id']}/count")
-            for model, collection in (await self._ours()).items()
+            for model, collection in (await self._collections_by_model()).items()
             if model != self._model
         }
         most = max(counts, key=counts.__getitem__, default=None)
@@ -150,74 +159,76 @@ class ChromaStore(VectorStore):
 
     @override
     async def drop_other_models(self) -> None:
-        """Remove what is stored of models that are used no more."""
-        for model, collection in (await self._ours()).items():
+        """Remove the collections of all other models of this index."""
+        for model, collection in (await self._collections_by_model()).items():
             if model != self._model:
                 await self._drop(collection)
 
     @override
     async def delete(self) -> None:
-        """Remove the collections of all models."""
-        for collection in (await self._ours()).values():
+        """Remove the collections of all models of this index."""
+        for collection in (await self._collections_by_model()).values():
             await self._drop(collection)
 
     @override
     async def checkpoint(self) -> None:
-        """Do nothing: no file here is the store's."""
+        """Do nothing: the data is not in a file on this machine."""
 
     @override
     async def close(self) -> None:
-        """Do nothing: the session is Home Assistant's."""
+        """Do nothing: the HTTP session belongs to Home Assistant."""
 
-    async def _compare(self, body: Mapping[str, Any]) -> None:
-        """Raise DimensionChanged if that is why a request was refused.
+    async def _check_dimension(self, body: Mapping[str, Any]) -> None:
+        """Raise DimensionChanged if the vectors of a refused request explain it.
 
-        The answer says so only in its text.
+        Chroma names the reason only in the text of its answer, which may change.
         """
         (vector, *_) = body.get("embeddings") or body.get("query_embeddings") or ([],)
-        stored = (await self._ours())[self._model]["dimension"]
+        collection = (await self._collections_by_model()).get(self._model, {})
+        stored = collection.get("dimension")
         if vector and stored and len(vector) != stored:
             raise DimensionChanged
 
     async def _drop(self, collection: Mapping[str, Any]) -> None:
-        """Remove a collection."""
+        """Delete a collection from the server."""
         url = f"{self._url}/{collection['name']}"
         async with self._http.request("DELETE", url):
             pass
 
-    async def _post(self, what: str, body: Mapping[str, Any]) -> Any:
-        """Ask something of the collection.
+    async def _post(self, operation: str, body: Mapping[str, Any]) -> Any:
+        """Return the answer to an operation on the collection, such as "query".
 
-        It may have been removed on the server: then it is made anew, empty.
+        A collection that somebody removed on the server is created again, empty.
         """
         try:
-            return await self._http.post(f"{self._url}/{self._id}/{what}", body)
+            return await self._http.post(f"{self._url}/{self._id}/{operation}", body)
         except RequestRefused as err:
             if err.status != 404:
-                await self._compare(body)
+                await self._check_dimension(body)
                 raise
-        await self._make()
-        return await self._http.post(f"{self._url}/{self._id}/{what}", body)
+        _LOGGER.debug("The collection of %s is not there: creating it", self._model)
+        await self._get_or_create()
+        return await self._http.post(f"{self._url}/{self._id}/{operation}", body)
 
 
 async def async_check_chroma(
     session: aiohttp.ClientSession, url: str, api_key: str | None
 ) -> None:
-    """Raise a ModelServerError if no Chroma server of version 1 answers at url."""
+    """Raise a ModelServerError if no Chroma server 1.0 or later answers at url."""
     await _collections(_client(session, url, api_key), f"{url}{_COLLECTIONS}")
 
 
 def _client(
     session: aiohttp.ClientSession, url: str, api_key: str | None
 ) -> HttpClient:
-    """Return what sends requests to a Chroma server."""
+    """Return the HTTP client for a Chroma server."""
     headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
     return HttpClient(session, url, headers, _IDLE_TIMEOUT)
 
 
 async def _collections(http: HttpClient, url: str) -> list[dict[str, Any]]:
-    """Return all collections; raise a ModelServerError if it is no Chroma server."""
+    """Return all collections; raise a ModelServerError if this is not Chroma."""
     answer = await http.get(url)
     if not isinstance(answer, list):
-        raise http.error("it answers, but is no Chroma server")
+        raise http.error("a server answers, but it is not Chroma")
     return answer

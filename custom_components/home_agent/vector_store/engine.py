@@ -1,4 +1,4 @@
-"""Which store an index is kept in."""
+"""The choice of the store that holds an index."""
 
 from collections.abc import Mapping
 from enum import StrEnum
@@ -23,7 +23,7 @@ from .sqlite import remove_files
 
 
 class Engine(StrEnum):
-    """The kinds of store."""
+    """The kinds of store that the user can choose."""
 
     EMBEDDED = "embedded"
     CHROMA = "chroma"
@@ -32,9 +32,10 @@ class Engine(StrEnum):
 async def async_open_store(
     hass: HomeAssistant, config: Mapping[str, Any], model: str
 ) -> VectorStore:
-    """Return the store of a model, of the index of a flat configuration.
+    """Return the store of a model in the index that a flat configuration describes.
 
-    Raise a ModelServerError if it is on a server that is away.
+    Choosing Chroma removes the file of the embedded store. Raise a ModelServerError
+    if the Chroma server fails.
     """
     index = config.get(CONF_SUBENTRY_ID) or "default"
     if config.get(CONF_VECTOR_STORE) != Engine.CHROMA:
@@ -42,11 +43,11 @@ async def async_open_store(
     session = async_get_clientsession(hass)
     url, key = config[CONF_CHROMA_URL], config.get(CONF_CHROMA_API_KEY)
     store = await ChromaStore.open(session, url, key, index, model)
-    # What the embedded store had was made from the same entities.
+    # The embedded index is not needed any more: both hold the same entities.
     await hass.async_add_executor_job(remove_files, index_path(hass, index))
     return store
 
 
 def index_path(hass: HomeAssistant, index: str = "default") -> Path:
-    """Return the path of an embedded index, under the storage directory."""
+    """Return the path of an embedded index, in Home Assistant's storage folder."""
     return Path(hass.config.path(STORAGE_DIR, f"{DOMAIN}.index.{index}.db"))

@@ -1,7 +1,8 @@
-"""The embedded store: rows in SQLite, search with numpy.
+"""Texts and vectors as rows in SQLite, searched in memory with numpy.
 
-A scan of all vectors is exact and, for a home, faster than any index: one
-thousand vectors of 384 dimensions take well under a millisecond.
+A search compares the question with all vectors: that is exact and, for the size of
+a home, faster than an approximate index. One thousand vectors of 384 dimensions
+take well under a millisecond (benchmarks/vector_search.py).
 """
 
 from collections.abc import Container, Iterable, Mapping
@@ -18,11 +19,12 @@ from .table import CompactTable, Vector, VectorTable
 
 _LOGGER = logging.getLogger(__name__)
 
-# Bytes of vectors that are held in memory as they are; more are held compactly.
+# Up to so many bytes of vectors are held in memory exactly, more in 8 bits a number.
 LARGEST_EXACT: Final = 64 * 2**20
 
-# What is stored can be made again, so a power cut may cost the last rows, but
-# never the file: WAL with synchronous=NORMAL.
+# An index can be made again, so a power cut may lose the newest rows, but must not
+# damage the file: WAL mode with synchronous=NORMAL (sqlite.org/pragma.html).
+# A "space" holds the entries of one embedding model.
 _TABLES: Final = """
 CREATE TABLE space (
     id INTEGER PRIMARY KEY,
@@ -37,21 +39,20 @@ CREATE TABLE entry (
     UNIQUE (space, key)
 ) STRICT;
 """
-# What brings a file from each version of the schema to the next; the first makes it.
+# Scripts that bring a file from each schema version to the next; the first creates it.
 _STEPS: tuple[str, ...] = (_TABLES,)
 
 
 class SqliteVectorStore:
-    """Texts and their vectors, by key, of one embedding model.
+    """A VectorStore in one file; see vector_store/base.py for the methods.
 
-    Every method blocks and all must be called from one thread.
+    Every method blocks, and all must be called from the thread that made the store.
     """
 
     def __init__(self, path: Path, model: str) -> None:
-        """Open the store at path, made when it is not there.
+        """Open the file at path, or create it, for the vectors of one model.
 
-        Vectors of different models cannot be compared, so each model has a
-        space of its own. A file that SQLite cannot read is put aside.
+        A file that SQLite cannot read is renamed to .corrupt, and a new one created.
         """
         self._path = path
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -59,7 +60,11 @@ class SqliteVectorStore:
             self._connection = _open(path)
         except sqlite3.DatabaseError as err:
             aside = path.with_suffix(".corrupt")
-            _LOGGER.warning("Starting a new index, the old is at %s: %s", aside, err)
+            _LOGGER.warning(
+                "Cannot read the index, making a new one (the old file is %s): %s",
+                aside,
+                err,
+            )
             path.replace(aside)
             remove_files(path)
             self._connection = _open(path)
@@ -70,7 +75,7 @@ class SqliteVectorStore:
         (self._space,) = self._connection.execute(
             "SELECT id FROM space WHERE model = ?", (model,)
         ).fetchone()
-        self._vectors: VectorTable | None = None  # read when first needed
+        self._vectors: VectorTable | None = None  # read by the first search
 
     def close(self) -> None:
         """Close the file."""
@@ -85,9 +90,9 @@ class SqliteVectorStore:
         )
 
     def put(self, texts: Mapping[str, str], vectors: list[list[float]]) -> None:
-        """Store texts by key with their vectors, in the same order.
+        """Add or replace texts by key, with one vector for each in the same order.
 
-        Raise DimensionChanged if the vectors are not as long as those stored.
+        Raise DimensionChanged if the vectors' dimension is not the stored ones'.
         """
         matrix = _normalized(np.asarray(vectors, np.float32))
         stored = self._connection.execute(
@@ -109,10 +114,10 @@ class SqliteVectorStore:
             self._vectors.put(texts, matrix)
             is_exact = not isinstance(self._vectors, CompactTable)
             if is_exact and len(self._vectors) * matrix[0].nbytes > LARGEST_EXACT:
-                self._vectors = None  # read again, compactly
+                self._vectors = None  # the next search reads a CompactTable
 
     def remove(self, keys: Iterable[str]) -> None:
-        """Remove keys and their vectors."""
+        """Remove keys with their texts and vectors."""
         gone = list(keys)
         with self._connection as connection:
             connection.executemany(
@@ -123,13 +128,13 @@ class SqliteVectorStore:
             self._vectors.remove(gone)
 
     def clear(self) -> None:
-        """Remove everything of this model."""
+        """Remove all keys of this model."""
         self._vectors = None
         with self._connection as connection:
             connection.execute("DELETE FROM entry WHERE space = ?", (self._space,))
 
     def other_model(self) -> str | None:
-        """Return the other model that most is stored of, None if there is none."""
+        """Return the other model with the most keys, None without one."""
         row = self._connection.execute(
             "SELECT model FROM space JOIN entry ON entry.space = space.id"
             " WHERE space.id != ? GROUP BY space.id ORDER BY count(*) DESC LIMIT 1",
@@ -143,17 +148,17 @@ class SqliteVectorStore:
         remove_files(self._path)
 
     def drop_other_models(self) -> None:
-        """Remove the vectors of models that are used no more."""
+        """Remove the keys of all other models."""
         with self._connection as connection:
             connection.execute("DELETE FROM space WHERE id != ?", (self._space,))
 
     def search(
         self, vector: list[float], limit: int, allowed: Container[str]
     ) -> list[tuple[str, float]]:
-        """Return the allowed keys nearest to a vector with their cosine similarity.
+        """Return at most limit allowed keys with their cosine similarity, -1 to 1.
 
-        The best come first. Raise DimensionChanged if the vector is not as long
-        as those stored.
+        The nearest to the vector come first. Raise DimensionChanged if the vector's
+        dimension is not that of the stored ones.
         """
         vectors = self._load()
         if not len(vectors):
@@ -163,11 +168,11 @@ class SqliteVectorStore:
         )
 
     def checkpoint(self) -> None:
-        """Write everything into the one file, for a backup of it."""
+        """Bring all data from the write-ahead log into the file."""
         self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
     def _load(self) -> VectorTable:
-        """Return the vectors, read when they are first needed."""
+        """Return the vectors in memory; the first call reads them from the file."""
         if self._vectors is None:
             rows = self._connection.execute(
                 "SELECT key, vector FROM entry WHERE space = ? ORDER BY id",
@@ -183,7 +188,7 @@ class SqliteVectorStore:
         return self._vectors
 
     def _exact(self, keys: list[str]) -> Vector:
-        """Return the stored vectors of keys, in the same order."""
+        """Return the stored vectors of keys, one row for each, in the same order."""
         rows = self._connection.execute(
             "SELECT key, vector FROM entry WHERE space = ?"
             " AND key IN (SELECT value FROM json_each(?))",
@@ -195,16 +200,16 @@ class SqliteVectorStore:
 
 
 def remove_files(path: Path) -> None:
-    """Remove a store with the files that SQLite puts beside it; blocks."""
+    """Remove a store's file, its write-ahead log and shared memory; blocks."""
     for suffix in ("", "-wal", "-shm"):
         Path(f"{path}{suffix}").unlink(missing_ok=True)
 
 
 def _open(path: Path) -> sqlite3.Connection:
-    """Return a connection to the file, with the tables of the newest schema in it.
+    """Return a connection to the file, migrated to the newest schema version.
 
-    Raise sqlite3.DatabaseError if it is no SQLite file, is damaged or was
-    written by a newer version.
+    Raise sqlite3.DatabaseError if it is no SQLite file, is damaged or was written by
+    a newer version of Home Agent.
     """
     connection = sqlite3.connect(path)
     try:
@@ -227,7 +232,7 @@ def _open(path: Path) -> sqlite3.Connection:
 
 
 def _normalized(matrix: Vector) -> Vector:
-    """Return the rows with length 1, so that a product is a cosine."""
+    """Return the rows scaled to length 1: their dot products are cosines then."""
     lengths = np.linalg.norm(matrix, axis=1, keepdims=True)
     result: Vector = matrix / np.maximum(lengths, 1e-12)
     return result

@@ -1,4 +1,4 @@
-"""Vectors in memory: rows that come, change and go without the others being moved."""
+"""Vectors in memory, exact or in 8 bits a number, with a search over all of them."""
 
 from collections.abc import Callable, Container, Iterable
 from typing import Any, ClassVar, Final, override
@@ -10,40 +10,44 @@ from .base import DimensionChanged
 
 type Vector = npt.NDArray[np.float32]
 
-# The ranking is read this many times deeper than asked for, and deeper still while
-# too many of the best are not allowed.
-_DEEPER: Final = 4
-# How many a compact table looks at again at least, and the rows that it widens at once.
-_CANDIDATES: Final = 40
+# A search looks at this many times more rows than requested, and again this many
+# times more while too many of them are not allowed.
+_DEPTH_FACTOR: Final = 4
+# The least number of candidates that a CompactTable compares exactly.
+_MIN_CANDIDATES: Final = 40
+# The number of 8-bit rows that are converted to 32 bits at once.
 _BLOCK: Final = 256
 
 
 class VectorTable:
-    """Normalized vectors by key, in one matrix with room to grow."""
+    """Normalized vectors by key, as rows of one matrix.
 
-    # Of each number in the matrix.
+    The matrix has spare rows, so that adding a vector rarely copies the others.
+    """
+
+    # The type of the numbers in the matrix.
     _type: ClassVar[type[np.generic]] = np.float32
 
     def __init__(self) -> None:
-        """Begin empty; the first vectors say how long all are."""
+        """Start empty; the first vectors define the dimension."""
         self._keys: list[str] = []
         self._rows: dict[str, int] = {}
         self._matrix: npt.NDArray[Any] = np.empty((0, 0), self._type)
 
     def __len__(self) -> int:
-        """Return how many vectors there are."""
+        """Return the number of vectors."""
         return len(self._keys)
 
     def put(self, keys: Iterable[str], vectors: Vector) -> None:
-        """Add or change vectors by key, in the same order."""
+        """Add or replace vectors by key; row n of vectors belongs to the n-th key."""
         rows = [self._row(key) for key in keys]
         if len(self._keys) > len(self._matrix):
-            # What is read from a file at once needs no room to grow yet.
+            # The first vectors, all from a file, get no spare rows.
             self._grow(max(len(self._keys), 2 * len(self._matrix)), vectors.shape[1])
         self._write(rows, vectors)
 
     def remove(self, keys: Iterable[str]) -> None:
-        """Remove vectors; the last one takes the place of each."""
+        """Remove vectors; the last row moves into the place of each."""
         for key in keys:
             if (row := self._rows.pop(key, None)) is None:
                 continue
@@ -56,10 +60,10 @@ class VectorTable:
     def search(
         self, query: Vector, limit: int, allowed: Container[str]
     ) -> list[tuple[str, float]]:
-        """Return the allowed keys nearest to a normalized vector, the best first.
+        """Return at most limit allowed keys with their cosine to a normalized query.
 
-        Each with its cosine. Raise DimensionChanged if the vector is not as long
-        as the others.
+        The best come first. Raise DimensionChanged if the query's dimension is not
+        that of the table's vectors.
         """
         if query.shape[0] != self._matrix.shape[1]:
             raise DimensionChanged
@@ -67,7 +71,7 @@ class VectorTable:
         scores = self._scores(count, query)
         depth = limit
         while True:
-            depth = min(_DEEPER * depth, count)
+            depth = min(_DEPTH_FACTOR * depth, count)
             best = np.argpartition(-scores, depth - 1)[:depth]
             ranking = best[np.argsort(-scores[best], kind="stable")]
             found = [
@@ -79,14 +83,14 @@ class VectorTable:
                 return found[:limit]
 
     def _row(self, key: str) -> int:
-        """Return the row of a key, the next free one if it is new."""
+        """Return the row of a key; a new key gets the next free row."""
         row = self._rows.setdefault(key, len(self._keys))
         if row == len(self._keys):
             self._keys.append(key)
         return row
 
     def _grow(self, capacity: int, dimension: int) -> None:
-        """Make room for more vectors."""
+        """Copy the matrix into a larger one."""
         grown = np.empty((capacity, dimension), self._type)
         if len(self._matrix):
             grown[: len(self._matrix)] = self._matrix
@@ -101,33 +105,36 @@ class VectorTable:
         self._matrix[target] = self._matrix[source]
 
     def _scores(self, count: int, query: Vector) -> Vector:
-        """Return the cosines of the first rows to a query."""
+        """Return the cosines of the first count rows to a query."""
         result: Vector = self._matrix[:count] @ query
         return result
 
 
 class CompactTable(VectorTable):
-    """Vectors in a quarter of the memory, each number in eight bits.
+    """Normalized vectors in a quarter of the memory, each number in 8 bits.
 
-    What they find is looked at again with the exact vectors: of 40 candidates for
-    ten, none that belongs to the ten was missing (30,000 real texts).
+    A search compares its best candidates again with the exact vectors. With 40
+    candidates for ten results it found the same ten as an exact search (30,000 real
+    texts).
     """
 
     _type = np.int8
 
     def __init__(self, exact: Callable[[list[str]], Vector]) -> None:
-        """Begin empty; exact returns the normalized vectors of keys."""
+        """Start empty; exact returns the exact normalized vectors of keys, as rows."""
         super().__init__()
         self._exact = exact
-        # What a row was multiplied with to fill the eight bits, inverted.
+        # One number for each row: the value of one step of its 8-bit numbers.
         self._steps: Vector = np.empty(0, np.float32)
 
     @override
     def search(
         self, query: Vector, limit: int, allowed: Container[str]
     ) -> list[tuple[str, float]]:
-        """Return the allowed keys nearest to a normalized vector, the best first."""
-        candidates = super().search(query, max(_CANDIDATES, _DEEPER * limit), allowed)
+        """Return at most limit allowed keys with their cosine to a normalized query."""
+        candidates = super().search(
+            query, max(_MIN_CANDIDATES, _DEPTH_FACTOR * limit), allowed
+        )
         if not candidates:
             return []
         keys = [key for key, _ in candidates]
@@ -137,7 +144,7 @@ class CompactTable(VectorTable):
 
     @override
     def _grow(self, capacity: int, dimension: int) -> None:
-        """Make room for more vectors."""
+        """Copy the matrix and the steps into larger ones."""
         super()._grow(capacity, dimension)
         grown = np.empty(capacity, np.float32)
         grown[: len(self._steps)] = self._steps
@@ -159,10 +166,10 @@ class CompactTable(VectorTable):
 
     @override
     def _scores(self, count: int, query: Vector) -> Vector:
-        """Return the cosines of the first rows to a query, nearly.
+        """Return the approximate cosines of the first count rows to a query.
 
-        Widened in blocks that stay in the processor's cache: numpy has no product
-        of eight-bit numbers that is worth the name.
+        The rows are converted to 32 bits in blocks that fit into the processor's
+        cache, since numpy multiplies 8-bit matrices slowly.
         """
         scores = np.empty(count, np.float32)
         wide = np.empty((_BLOCK, self._matrix.shape[1]), np.float32)

@@ -198,8 +198,8 @@ async def test_the_search_tool_finds_the_rest(
     ollama.brain.replies += [Reply(tools=(warm,)), Reply("One.")]
     await say(home, "Where is it warm?")
     assert chats(ollama)[-1][-1]["content"] == (
-        '{"entities":[{"names":"Bedroom Temperature","domain":"sensor",'
-        '"areas":"Bedroom","state":"19.5 °C"}]}'
+        '{"entities":[{"names":["Bedroom Temperature"],"domain":"sensor",'
+        '"areas":["Bedroom"],"state":"19.5 °C"}]}'
     )
     search = ToolUse(SEARCH, {"query": "burning", "domain": "light", "state": "on"})
     ollama.brain.replies += [Reply(tools=(search,)), Reply("One.")]
@@ -207,8 +207,8 @@ async def test_the_search_tool_finds_the_rest(
     tool = chats(ollama)[-1][-1]
     assert tool["role"] == "tool"
     assert tool["content"] == (
-        '{"entities":[{"names":"Kitchen Light","domain":"light",'
-        '"areas":"Kitchen","floor":"Ground Floor","state":"on"}]}'
+        '{"entities":[{"names":["Kitchen Light"],"domain":"light",'
+        '"areas":["Kitchen"],"floor":"Ground Floor","state":"on"}]}'
     )
 
 

@@ -1,6 +1,7 @@
-"""Search by two ballots: what is meant, and the words that are said."""
+"""Search by two rankings: embeddings (dense) and words (lexical)."""
 
 import asyncio
+import sqlite3
 import threading
 from typing import Any
 
@@ -10,14 +11,21 @@ from homeassistant.const import EntityCategory
 from homeassistant.core import HomeAssistant
 from homeassistant.helpers import area_registry as ar, entity_registry as er
 import pytest
-from pytest_homeassistant_custom_component.common import MockConfigEntry
 
 from custom_components.home_agent.const import DOMAIN
-from custom_components.home_agent.search.entity_search import entity_search, fused
-from custom_components.home_agent.search.lexical import LexicalIndex, plain, query_words
+from custom_components.home_agent.search.entity_search import (
+    entity_search,
+    reciprocal_rank_fusion,
+)
+from custom_components.home_agent.search.lexical import (
+    LexicalIndex,
+    normalized,
+    query_words,
+)
+from custom_components.home_agent.servers.errors import CannotConnect
 from tests.conftest import MakeEntry
 from tests.servers import OllamaStandIn
-from tests.servers.ollama import StandInModel
+from tests.servers.stand_in import Fault
 
 
 async def find(hass: HomeAssistant, query: str, **data: Any) -> dict[str, Any]:
@@ -66,15 +74,15 @@ async def index(hass: HomeAssistant, ollama: OllamaStandIn) -> None:
     await manager.async_sync()
 
 
-async def test_words_alone(
+async def test_the_lexical_ranking_alone(
     home: HomeAssistant, ollama: OllamaStandIn, make_entry: MakeEntry
 ) -> None:
-    """Without an embedding model; and it says so."""
+    """Without an embedding model, as the mode says."""
     await make_entry(ollama.url, conversation={})
     answer = await find(home, "is the reading lamp on?")
     assert ids(answer) == ["light.reading_lamp"]
     assert answer["mode"] == "lexical"
-    # Stems, places, kinds; and nothing where no word fits.
+    # Stems, areas and floors; nothing if no word is shared.
     assert ids(await find(home, "lamps"))[0] == "light.reading_lamp"
     assert "sensor.bedroom_temperature" in ids(await find(home, "bedrooms"))
     assert ids(await find(home, "ground floor")) == [
@@ -85,16 +93,16 @@ async def test_words_alone(
     assert not ollama.sent("/api/embed")
 
 
-async def test_both_ballots(
+async def test_both_rankings(
     home: HomeAssistant, ollama: OllamaStandIn, make_entry: MakeEntry
 ) -> None:
-    """What only one of them finds is found, what both find comes first."""
+    """Entities of either ranking are found, those of both come first."""
     await make_entry(ollama.url, embedding={})
     await index(home, ollama)
     answer = await find(home, "Kitchen Light")
     assert answer["mode"] == "hybrid"
     assert ids(answer)[0] == "light.kitchen_light"
-    # No word of it stands in the home, but embeddings rank everything.
+    # No entity shares a word with it, but the dense ranking has all entities.
     assert len(ids(await find(home, "zebra"))) == 4
 
 
@@ -104,13 +112,13 @@ async def test_a_server_that_is_away(
     make_entry: MakeEntry,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """Words go on."""
+    """The lexical ranking alone answers."""
     await make_entry(ollama.url, embedding={})
     await index(home, ollama)
     await ollama.stop()
     answer = await find(home, "coffee")
     assert (ids(answer), answer["mode"]) == (["switch.coffee_machine"], "lexical")
-    assert "Searching by words only" in caplog.text
+    assert "Searching without embeddings" in caplog.text
 
 
 async def test_filters(
@@ -141,7 +149,7 @@ async def test_filters(
 async def test_diagnostics_are_left_out(
     home: HomeAssistant, ollama: OllamaStandIn, make_entry: MakeEntry
 ) -> None:
-    """They outnumber what people speak of."""
+    """Diagnostic entities outnumber those that people ask about."""
     signal = add(home, "sensor", "Lamp Signal", category=EntityCategory.DIAGNOSTIC)
     await make_entry(ollama.url, embedding={})
     await index(home, ollama)
@@ -153,7 +161,7 @@ async def test_diagnostics_are_left_out(
 async def test_hidden_entities_are_gone_at_once(
     home: HomeAssistant, ollama: OllamaStandIn, make_entry: MakeEntry
 ) -> None:
-    """From words as from embeddings; and back as soon."""
+    """From the lexical index too; and they are found again at once."""
     await make_entry(ollama.url, conversation={})
     lamp = "light.reading_lamp"
     for is_exposed in (True, False, True):
@@ -167,7 +175,7 @@ async def test_searches_at_once(
     make_entry: MakeEntry,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """The index of words is not made anew under a search that is in it."""
+    """The lexical index is not replaced while a search reads it."""
     await make_entry(ollama.url, conversation={})
     is_in_it, may_go_on = threading.Event(), threading.Event()
     real = LexicalIndex.search
@@ -215,7 +223,7 @@ async def test_languages(
 
 
 def test_words() -> None:
-    """What stands in every question is no word to look for."""
+    """Stop words are left out, unless there are no other words."""
     assert query_words("Please turn on the light in the kitchen") == [
         "light",
         "kitchen",
@@ -223,14 +231,16 @@ def test_words() -> None:
     assert query_words("What is it?") == ["what", "is", "it"]
     assert query_words('"lamp" AND NOT * (x') == ["lamp", "not", "x"]
     assert query_words("?!") == []
-    assert plain("Living_Room") == "living room"
+    assert normalized("Living_Room") == "living room"
 
 
 def test_fusion() -> None:
-    """The first of both ballots wins; a tie keeps the order of the ballots."""
-    assert [key for key, _ in fused([["a", "b", "c"], ["c", "a"]])] == ["a", "c", "b"]
-    assert [key for key, _ in fused([["a"], ["b"]])] == ["a", "b"]
-    assert fused([]) == []
+    """The first of both rankings wins; ties keep the order of the rankings."""
+    assert [
+        key for key, _ in reciprocal_rank_fusion([["a", "b", "c"], ["c", "a"]])
+    ] == ["a", "c", "b"]
+    assert [key for key, _ in reciprocal_rank_fusion([["a"], ["b"]])] == ["a", "b"]
+    assert reciprocal_rank_fusion([]) == []
 
 
 async def test_without_fts5(
@@ -240,11 +250,9 @@ async def test_without_fts5(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """A SQLite built without it: embeddings go on, and one line says so."""
+    """Without it in SQLite the dense ranking answers, and one line says so."""
 
     def broken(_: Any) -> None:
-        import sqlite3
-
         raise sqlite3.OperationalError("no such module: fts5")
 
     await make_entry(ollama.url, embedding={})
@@ -255,14 +263,63 @@ async def test_without_fts5(
         answer = await find(home, "Kitchen Light")
         assert answer["mode"] == "embeddings"
         assert ids(answer)[0] == "light.kitchen_light"
-    assert caplog.text.count("Searching without words") == 1
-    assert entity_search(home)
+    assert caplog.text.count("Searching without the lexical ranking") == 1
 
 
-async def test_the_room_of_the_question(
+async def test_a_lexical_index_that_cannot_be_remade(
+    home: HomeAssistant,
+    ollama: OllamaStandIn,
+    make_entry: MakeEntry,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The closed index is not searched again; the dense ranking answers."""
+
+    def broken(_: Any) -> None:
+        raise sqlite3.OperationalError("disk I/O error")
+
+    await make_entry(ollama.url, embedding={})
+    await index(home, ollama)
+    assert (await find(home, "Kitchen Light"))["mode"] == "hybrid"
+    module = "custom_components.home_agent.search.entity_search"
+    monkeypatch.setattr(f"{module}.LexicalIndex", broken)
+    add(home, "light", "Garland")
+    for _ in range(2):
+        answer = await find(home, "Kitchen Light")
+        assert answer["mode"] == "embeddings"
+
+
+async def test_a_turn_that_is_cancelled_while_its_question_is_embedded(
+    home: HomeAssistant,
+    ollama: OllamaStandIn,
+    make_entry: MakeEntry,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """The failure of the request that goes on is logged as one line."""
+    await make_entry(ollama.url, embedding={})
+    await index(home, ollama)
+    (entry,) = home.config_entries.async_entries(DOMAIN)
+    (manager,) = entry.runtime_data.vector_db_managers.values()
+    caplog.set_level("DEBUG", "custom_components.home_agent.search")
+    ollama.requests.clear()
+    ollama.hold()
+    ollama.faults.append(Fault(status=500, body={"error": "broken"}))
+    searching = home.async_create_task(
+        entity_search(home).async_search("reading lamp", 5, manager=manager)
+    )
+    while not ollama.sent("/api/embed"):  # noqa: ASYNC110 - until it is there
+        await asyncio.sleep(0)
+    searching.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await searching
+    ollama.release()
+    await home.async_block_till_done(wait_background_tasks=True)
+    assert "A question was not embedded: ModelServerError" in caplog.text
+
+
+async def test_the_asking_area(
     home: HomeAssistant, ollama: OllamaStandIn, make_entry: MakeEntry
 ) -> None:
-    """Its best entities get some places; the question is embedded once."""
+    """A share of the results is reserved for it; the question is embedded once."""
     for number in range(20):
         add(home, "light", f"Lamp {number}", area="Hall")
     hidden = add(home, "light", "Lamp in the garden", area="Garden")
@@ -274,16 +331,16 @@ async def test_the_room_of_the_question(
     (manager,) = entry.runtime_data.vector_db_managers.values()
     ollama.requests.clear()
     result = await entity_search(home).async_search(
-        "Lamp 3", 10, manager=manager, here=garden
+        "Lamp 3", 10, manager=manager, asking_area_id=garden
     )
     found = [match.entity.entity_id for match in result.matches]
     assert len(found) == 10
     assert found[0].endswith("lamp_3")
     assert {hidden, "light.test_old_lamp"} == set(found[-2:])
     assert len(ollama.sent("/api/embed")) == 1
-    # What fits best anyway does not take a second place.
+    # An entity that is among the best anyway is not returned twice.
     result = await entity_search(home).async_search(
-        "Lamp in the garden", 4, manager=manager, here=garden
+        "Lamp in the garden", 4, manager=manager, asking_area_id=garden
     )
     found = [match.entity.entity_id for match in result.matches]
     assert found[0] == hidden
@@ -293,7 +350,7 @@ async def test_the_room_of_the_question(
 async def test_states_and_other_filters_find_without_words(
     home: HomeAssistant, ollama: OllamaStandIn, make_entry: MakeEntry
 ) -> None:
-    """Which ones are on: by what they are like now, not by their names."""
+    """An entity that a filter allows is found by its state or domain alone."""
     await make_entry(ollama.url, conversation={})
     home.states.async_set("light.reading_lamp", "on", {"friendly_name": "Reading Lamp"})
     on = await find(home, "burning", domain="light", state="on")
@@ -305,109 +362,10 @@ async def test_states_and_other_filters_find_without_words(
     assert ids(await find(home, "burning")) == []
 
 
-@pytest.mark.parametrize(
-    ("model", "question", "document"),
-    [
-        ("nomic-embed-text:v1.5", "search_query: ", "search_document: "),
-        ("intfloat/multilingual-e5-small", "query: ", "passage: "),
-        ("jeffh/intfloat-multilingual-e5-large-instruct:q8_0", "Instruct: ", ""),
-        (
-            "embeddinggemma:300m",
-            "task: search result | query: ",
-            "title: none | text: ",
-        ),
-        ("qwen3-embedding:0.6b", "Instruct: ", ""),
-        ("mxbai-embed-large", "Represent this sentence for ", ""),
-        ("bge-large-en-v1.5", "Represent this sentence for ", ""),
-        ("bge-m3", "", ""),
-        ("snowflake-arctic-embed2", "query: ", ""),
-        ("snowflake-arctic-embed-l-v2.0", "query: ", ""),
-        ("snowflake-arctic-embed:110m", "Represent this sentence for ", ""),
-        ("all-minilm:l6-v2", "", ""),
-        ("paraphrase-multilingual", "", ""),
-        ("tote5-mini", "", ""),
-    ],
-)
-async def test_what_a_model_wants_to_read_first(
-    home: HomeAssistant,
-    ollama: OllamaStandIn,
-    make_entry: MakeEntry,
-    model: str,
-    question: str,
-    document: str,
-) -> None:
-    """In front of each question and of each text that is indexed."""
-    name = model if ":" in model else f"{model}:latest"
-    ollama.models[name] = StandInModel(name, ("embedding",))
-    await make_entry(ollama.url, conversation={}, embedding={"embedding_model": model})
-    await index(home, ollama)
-    await find(home, "something to read by")
-    *indexed, asked = [body["input"] for body in ollama.sent("/api/embed")]
-    assert all(text.startswith(document) for batch in indexed for text in batch)
-    assert f"{document}Coffee Machine; switch; Kitchen, Ground Floor" in indexed[0]
-    (text,) = asked
-    assert text.startswith(question)
-    assert text.endswith("something to read by")
-    assert bool(question) or text == "something to read by"
-
-
-async def take_another_model(
-    hass: HomeAssistant, ollama: OllamaStandIn, entry: MockConfigEntry
-) -> None:
-    """Let the entry use a new embedding model, whose index is not made yet."""
-    name = "all-minilm:latest"
-    ollama.models[name] = StandInModel(name, ("embedding",), dimension=64)
-    (subentry,) = entry.get_subentries_of_type("embedding")
-    changed = {**subentry.data, "embedding_model": "all-minilm"}
-    hass.config_entries.async_update_subentry(entry, subentry, data=changed)
-    await hass.async_block_till_done()
-
-
-async def test_the_model_before_answers_until_the_index_is_made(
+async def test_changes_are_found_at_once(
     home: HomeAssistant, ollama: OllamaStandIn, make_entry: MakeEntry
 ) -> None:
-    """A new embedding model makes its own index meanwhile; then the old one goes."""
-    entry = await make_entry(ollama.url, conversation={}, embedding={})
-    await index(home, ollama)
-    ollama.requests.clear()
-    await take_another_model(home, ollama, entry)
-    answer = await find(home, "lamp for reading")
-    assert ids(answer)[0] == "light.reading_lamp"
-    assert answer["mode"] == "hybrid"
-    (asked,) = ollama.sent("/api/embed")
-    assert asked["model"] == "nomic-embed-text"
-    assert asked["input"] == ["search_query: lamp for reading"]
-    # It need not stay as long as a model that is used.
-    assert asked["keep_alive"] == "1m"
-    await index(home, ollama)
-    answer = await find(home, "lamp for reading")
-    assert answer["mode"] == "hybrid"
-    last = ollama.sent("/api/embed")[-1]
-    assert last["model"] == "all-minilm"
-    assert last["input"] == ["lamp for reading"]
-    await home.config_entries.async_reload(entry.entry_id)
-    await find(home, "lamp for reading")
-    assert ollama.sent("/api/embed")[-1]["model"] == "all-minilm"
-
-
-async def test_a_model_before_that_is_gone(
-    home: HomeAssistant, ollama: OllamaStandIn, make_entry: MakeEntry
-) -> None:
-    """Then the new one answers, with what it has indexed so far, and words."""
-    entry = await make_entry(ollama.url, conversation={}, embedding={})
-    await index(home, ollama)
-    del ollama.models["nomic-embed-text:latest"]
-    await take_another_model(home, ollama, entry)
-    for _ in range(2):
-        assert ids(await find(home, "reading lamp")) == ["light.reading_lamp"]
-    models = [body["model"] for body in ollama.sent("/api/embed")]
-    assert models[-3:] == ["nomic-embed-text", "all-minilm", "all-minilm"]
-
-
-async def test_what_has_changed_is_found_at_once(
-    home: HomeAssistant, ollama: OllamaStandIn, make_entry: MakeEntry
-) -> None:
-    """Names, aliases, areas and exposure, though the descriptions are kept."""
+    """Names, aliases, areas and exposure, though the descriptions are cached."""
     await make_entry(ollama.url, conversation={})
     registry = er.async_get(home)
     assert ids(await find(home, "floodlight")) == []
@@ -433,7 +391,7 @@ async def test_what_has_changed_is_found_at_once(
 async def test_a_search_under_way_when_its_entry_is_unloaded(
     home: HomeAssistant, ollama: OllamaStandIn, make_entry: MakeEntry
 ) -> None:
-    """It ends by words, and does not open the index again."""
+    """It ends with the lexical ranking, and does not open the index again."""
     entry = await make_entry(ollama.url, conversation={}, embedding={})
     await index(home, ollama)
     (manager,) = entry.runtime_data.vector_db_managers.values()
@@ -454,4 +412,59 @@ async def test_a_search_under_way_when_its_entry_is_unloaded(
     ]
     result = await entity_search(home).async_search("reading lamp", 5, manager=manager)
     assert result.mode == "lexical"
-    assert manager._index is None
+    assert manager.indexes.current is None
+
+
+async def test_the_log_says_which_rankings_were_used(
+    home: HomeAssistant,
+    ollama: OllamaStandIn,
+    make_entry: MakeEntry,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """And why not both; neither the question nor a name or a state."""
+    await make_entry(ollama.url, embedding={})
+    await index(home, ollama)
+    caplog.set_level("DEBUG", "custom_components.home_agent.search")
+    await find(home, "reading lamp")
+    assert "Rankings of 4 allowed entities: dense 4, lexical 1" in caplog.text
+    assert "Search found 4 of 4 allowed entities (at most 10) in" in caplog.text
+    assert "mode hybrid" in caplog.text
+    caplog.clear()
+    await ollama.stop()
+    await find(home, "reading lamp", domain="light")
+    assert "Searching without embeddings: CannotConnect" in caplog.text
+    assert "Rankings of 2 allowed entities: dense not used, lexical 1" in caplog.text
+    assert "mode lexical" in caplog.text
+    ours = [
+        item.getMessage() for item in caplog.records if "home_agent.search" in item.name
+    ]
+    assert not any("lamp" in line.lower() for line in ours)
+
+
+async def test_a_dense_ranking_that_fails_is_tried_once(
+    home: HomeAssistant,
+    ollama: OllamaStandIn,
+    make_entry: MakeEntry,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Not again for the asking area, and one warning says so."""
+    await make_entry(ollama.url, embedding={})
+    await index(home, ollama)
+    (entry,) = home.config_entries.async_entries(DOMAIN)
+    (manager,) = entry.runtime_data.vector_db_managers.values()
+    calls = []
+
+    async def away(*args: Any) -> list[str]:
+        calls.append(args)
+        raise CannotConnect("chroma")
+
+    monkeypatch.setattr(manager, "async_nearest", away)
+    bedroom = ar.async_get(home).async_get_area_by_name("Bedroom")
+    assert bedroom
+    result = await entity_search(home).async_search(
+        "lamp", 5, manager=manager, asking_area_id=bedroom.id
+    )
+    assert result.mode == "lexical"
+    assert len(calls) == 1
+    assert caplog.text.count("Searching without embeddings") == 1

@@ -1,4 +1,4 @@
-"""The embedded store: exact, incremental, and safe."""
+"""The embedded store: its search, its changes, and what damages it."""
 
 from pathlib import Path
 import sqlite3
@@ -57,7 +57,7 @@ def test_survives_a_restart(path: Path) -> None:
 
 
 def test_models_do_not_mix(path: Path) -> None:
-    """Each model has a space of its own; the old one stays until it is dropped."""
+    """Each model has its own vectors, until those of other models are dropped."""
     store = SqliteVectorStore(path, "one")
     store.put({"a": "text"}, [[1, 0]])
     store.close()
@@ -75,7 +75,7 @@ def test_models_do_not_mix(path: Path) -> None:
 
 
 def test_another_dimension_is_noticed(path: Path) -> None:
-    """A model that changed behind its name is not compared with itself."""
+    """Vectors of another dimension are refused, until the stored ones are removed."""
     store = SqliteVectorStore(path, "model")
     store.put({"a": "text"}, [[1, 0]])
     with pytest.raises(DimensionChanged):
@@ -89,7 +89,7 @@ def test_another_dimension_is_noticed(path: Path) -> None:
 
 
 def test_a_vector_of_zeros_is_like_nothing(path: Path) -> None:
-    """It has no direction, and breaks nothing."""
+    """Its similarity to every other vector is 0."""
     store = SqliteVectorStore(path, "model")
     store.put({"a": "", "b": "x"}, [[0, 0], [1, 0]])
     assert store.search([1, 0], 5, {"a", "b"}) == [("b", 1.0), ("a", 0.0)]
@@ -97,7 +97,7 @@ def test_a_vector_of_zeros_is_like_nothing(path: Path) -> None:
 
 
 @pytest.mark.parametrize("damage", ["not SQLite", "newer version"])
-def test_an_unreadable_file_is_put_aside(
+def test_an_unreadable_file_is_renamed(
     path: Path, damage: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     """The index can be made again; the old file is kept."""
@@ -115,7 +115,7 @@ def test_an_unreadable_file_is_put_aside(
     assert store.texts() == {"a": "text"}
     store.close()
     assert path.with_suffix(".corrupt").stat().st_size == size
-    assert "Starting a new index" in caplog.text
+    assert "Cannot read the index" in caplog.text
 
 
 def test_a_table_that_changes_finds_what_a_new_one_finds() -> None:

@@ -1,0 +1,1 @@
+"""Tests of home: exposed entities, their names and states."""
