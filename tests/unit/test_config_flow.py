@@ -114,7 +114,11 @@ async def test_set_up_three_models_on_one_ollama(
     assert form["step_id"] == "user"
     form = await dialogs.fill_in(llm_base_url=ollama.url + path)
     assert form["step_id"] == "models"
-    assert form["description_placeholders"]["server"] == "Ollama 0.33.0"
+    assert form["description_placeholders"] == {
+        "server": "Ollama 0.33.0",
+        "count": str(len(ollama.models)),
+        "unloading": "keep_alive",
+    }
     assert "nomic-embed-text:latest" not in options(form, "llm_model")
     assert "llama3.2:3b" in options(form, "llm_model")
     assert options(form, "embedding_model", "embedding") == ["nomic-embed-text:latest"]
@@ -353,19 +357,48 @@ async def test_unknown_servers_are_tried_with_keep_alive(
         assert body.get("keep_alive") == (None if refuses else "10m")
 
 
-async def test_own_rules_take_the_place_of_keep_alive(
+@pytest.mark.parametrize(
+    ("strictness", "result"),
+    [("lenient", "accepted or ignored"), ("openai", "refused")],
+)
+async def test_the_log_says_what_was_found_out(
+    dialogs: Dialogs,
+    caplog: pytest.LogCaptureFixture,
+    strictness: Any,
+    result: str,
+) -> None:
+    """At DEBUG: the detected server, the trial request and its result; no secret."""
+    caplog.set_level("DEBUG", "custom_components.home_agent")
+    async with OpenAIStandIn(strictness=strictness, api_key="secret-key") as server:
+        host = server.url.removeprefix("http://")
+        await dialogs.start()
+        form = await dialogs.fill_in(
+            llm_base_url=server.url, llm_api_key="secret-wrong"
+        )
+        assert form["errors"] == {"llm_api_key": "invalid_auth"}
+        await dialogs.fill_in(llm_base_url=server.url, llm_api_key="secret-key")
+        await dialogs.fill_in(llm_model="local-model", llm_keep_alive="10m")
+    lines = [record.getMessage() for record in caplog.records]
+    assert any(line.startswith("A check of the server failed: ") for line in lines)
+    assert any(f"The server at {host} is detected as" in line for line in lines)
+    assert any("keep_alive 10m" in line and "local-model" in line for line in lines)
+    assert f"The trial request was answered; keep_alive is {result}" in lines
+    assert not [line for line in lines if "secret" in line or "Bearer" in line]
+
+
+async def test_no_keep_alive_where_the_server_ignores_it(
     home: HomeAssistant, dialogs: Dialogs
 ) -> None:
-    """A setting without effect is not offered, nor stored with another role."""
+    """The dialog names the server's own setting instead, and stores no keep_alive."""
     async with LlamaCppStandIn() as server:
         await dialogs.start()
         form = await dialogs.fill_in(llm_base_url=server.url)
         assert form["description_placeholders"]["server"] == "llama.cpp"
         assert "llm_keep_alive" not in fields(form)
-        assert "own_rules" in fields(form)
+        placeholders = form["description_placeholders"]
+        assert placeholders["unloading"] == "--sleep-idle-seconds"
         result = await dialogs.fill_in(
             llm_model="local-model",
-            own_rules=True,
             external_llm={},
             embedding={
                 "embedding_model": "local-embedding",
@@ -377,7 +410,6 @@ async def test_own_rules_take_the_place_of_keep_alive(
         (entry,) = home.config_entries.async_entries(DOMAIN)
         stored = [set(subentry.data) for subentry in entry.subentries.values()]
         assert not any("keep_alive" in key for keys in stored for key in keys)
-        assert not any("own_rules" in keys for keys in stored)
 
 
 async def test_a_cloud_is_not_offered_keep_alive(
@@ -399,7 +431,7 @@ async def test_a_trial_that_takes_long_is_no_refusal(
     home: HomeAssistant, dialogs: Dialogs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A server that loads the model first did not refuse the field."""
-    path = "custom_components.home_agent.dialogs.role_check.TRY_TIMEOUT"
+    path = "custom_components.home_agent.dialogs.role_check.TRIAL_TIMEOUT"
     monkeypatch.setattr(path, 0.1)
     async with OpenAIStandIn() as server:
         await dialogs.start()

@@ -118,7 +118,7 @@ async def test_everything_that_has_a_counterpart(
         },
     }
     (line,) = (r.getMessage() for r in caplog.records if "version 1" in r.getMessage())
-    assert line.endswith("no counterpart: session_timeout")
+    assert line.endswith("no longer exist: session_timeout")
     said = speech(await say(home, "Hello", agent_id="conversation.home_agent"))
     assert said.startswith("Hello!")
     assert ollama.sent("/api/chat")[0]["keep_alive"] == "1h"
@@ -150,7 +150,9 @@ async def test_an_invalid_keep_alive(
         },
     )
     assert subentries(entry)["conversation"]["llm_keep_alive"] == "5m"
-    assert "llm_keep_alive becomes 5m: 'forever' is not a keep_alive" in caplog.text
+    assert (
+        "llm_keep_alive becomes 5m: 'forever' is not a valid keep_alive" in caplog.text
+    )
 
 
 @pytest.mark.parametrize(
