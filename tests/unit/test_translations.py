@@ -168,7 +168,7 @@ def test_plain_words(phrase: str) -> None:
 
 
 def test_unloading_is_explained_for_every_kind_of_server() -> None:
-    """keep_alive where it has an effect, else the server's setting or its name."""
+    """keep_alive where it has an effect, else the server with its setting, if any."""
     shown = {kind: forms.unloading_controlled_by(kind, "name") for kind in ServerKind}
     assert {kind for kind, text in shown.items() if text == "keep_alive"} == {
         ServerKind.DOCKER_MODEL_RUNNER,

@@ -78,8 +78,8 @@ KEEP_ALIVE_PRESETS: Final = [
     ),
     SelectOptionDict(value="-1", label="Never unload (-1)"),
 ]
-# What unloads idle models on servers that ignore keep_alive: the server's own
-# settings, where it has any.
+# Kinds of server that ignore keep_alive, and the setting of the server with which its
+# operator decides when an idle model is unloaded.
 _UNLOAD_SETTINGS: Final = {
     ServerKind.KOBOLDCPP: "--adminunloadtimeout",
     ServerKind.LEMONADE: "evict_idle_timeout, max_loaded_models",
@@ -160,12 +160,13 @@ def model_fields(
 def unloading_controlled_by(kind: ServerKind, server: str) -> str:
     """Return what decides when a server unloads an idle model.
 
-    That is keep_alive, a setting of the server itself, or server (its name) if it
-    has no such setting or is of an unknown kind.
+    That is keep_alive, or else the server itself: its name, with the setting that
+    its operator uses for this, if there is one.
     """
     if ServerCapability.KEEP_ALIVE in server_capabilities(kind):
         return "keep_alive"
-    return _UNLOAD_SETTINGS.get(kind, server)
+    setting = _UNLOAD_SETTINGS.get(kind)
+    return f"{server} ({setting})" if setting else server
 
 
 def keep_alive_select() -> SelectSelector:
