@@ -1,4 +1,4 @@
-"""Load a model now, or unload it."""
+"""Buttons that load and unload models."""
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -14,13 +14,13 @@ from .residency.loader import ModelLoader
 from .runtime import HomeAgentConfigEntry
 from .servers.base import ServerCapability
 
-# The server decides what it can do at once.
+# Home Assistant need not queue the presses: the server queues its requests.
 PARALLEL_UPDATES = 0
 
 
 @dataclass(frozen=True, kw_only=True)
 class ModelButtonDescription(ButtonEntityDescription):
-    """A button, on the devices of models whose server has the means."""
+    """A button of each model whose server has the capability."""
 
     capability: ServerCapability
     press: Callable[[ModelLoader], Awaitable[Any]]
@@ -58,7 +58,7 @@ async def async_setup_entry(
 
 
 class ModelButton(ModelEntity, ButtonEntity):
-    """A button of a model."""
+    """A button on the device of a model."""
 
     _attr_entity_category = EntityCategory.CONFIG
     entity_description: ModelButtonDescription
@@ -69,12 +69,12 @@ class ModelButton(ModelEntity, ButtonEntity):
         loader: ModelLoader,
         description: ModelButtonDescription,
     ) -> None:
-        """Do what a description says."""
+        """Set up a button from its description."""
         super().__init__(entry, loader.residency, description.key)
         self._loader = loader
         self.entity_description = description
 
     @override
     async def async_press(self) -> None:
-        """Load or unload; raise a ModelServerError, which is shown."""
+        """Load or unload the model; raise a ModelServerError if the server fails."""
         await self.entity_description.press(self._loader)

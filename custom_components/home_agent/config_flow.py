@@ -1,6 +1,7 @@
-"""The dialogs of a config entry: set-up, reconfiguration, a new key."""
+"""The dialogs of a config entry: set-up, reconfiguration and reauthentication."""
 
 from collections.abc import Mapping
+import logging
 from typing import Any, Final, override
 
 from homeassistant.config_entries import (
@@ -43,6 +44,7 @@ from .dialogs.fields import (
     model_fields,
     new_subentry_values,
     server_kind_field,
+    unloading_controlled_by,
     with_sections,
 )
 from .dialogs.role_check import async_check_role, error_field
@@ -55,13 +57,16 @@ from .servers.detect import Detected, detect
 from .servers.errors import ModelServerError
 from .servers.factory import connect, takes_keep_alive
 
-# The roles that the first dialog may add, each in a section of its own.
+_LOGGER = logging.getLogger(__name__)
+
+# The optional roles of the first dialog, each in a section of the form.
 _SECTIONS: Final = {
     SUBENTRY_EXTERNAL_LLM: Role.EXTERNAL_LLM,
     SUBENTRY_EMBEDDING: Role.EMBEDDING,
 }
 _ROLES: Final = {SUBENTRY_CONVERSATION: Role.LLM, **_SECTIONS}
-# What belongs to the server; the rest belongs to a model role.
+# The keys that describe the server and are stored with the entry. All other keys
+# are stored with the subentry of a role.
 _ENTRY_KEYS: Final = (
     CONF_LLM_BASE_URL,
     CONF_LLM_API_KEY,
@@ -72,9 +77,9 @@ _ENTRY_KEYS: Final = (
 
 
 def validate_keep_alive[T: (str, int)](value: T) -> T:
-    """Return a keep_alive as it is; raise vol.Invalid if no server understands it.
+    """Return value unchanged if it is a valid keep_alive.
 
-    The message says what to write instead.
+    Raise vol.Invalid for anything else; its message says what to write instead.
     """
     try:
         KeepAlive.parse(value)
@@ -89,7 +94,7 @@ class HomeAgentConfigFlow(ConfigFlow, domain=DOMAIN):
     VERSION = 2
 
     def __init__(self) -> None:
-        """Start before the first dialog."""
+        """Start without a server."""
         self._data: dict[str, Any] = {}
         self._detected: Detected
         self._models: list[ServerModel] = []
@@ -112,7 +117,7 @@ class HomeAgentConfigFlow(ConfigFlow, domain=DOMAIN):
     async def async_step_user(
         self, user_input: dict[str, Any] | None = None
     ) -> ConfigFlowResult:
-        """Ask for the server, and find out which it is."""
+        """Ask for the address of the server, and detect its kind."""
         errors: dict[str, str] = {}
         if user_input is not None:
             data = flattened(user_input)
@@ -132,7 +137,7 @@ class HomeAgentConfigFlow(ConfigFlow, domain=DOMAIN):
     async def async_step_models(
         self, user_input: dict[str, Any] | None = None
     ) -> ConfigFlowResult:
-        """Ask for the models, and make the entry with a subentry for each."""
+        """Ask for the models, and create the entry with a subentry for each."""
         errors: dict[str, str] = {}
         if user_input is not None:
             config = self._data | flattened(user_input)
@@ -140,7 +145,7 @@ class HomeAgentConfigFlow(ConfigFlow, domain=DOMAIN):
                 role_errors, learned = await self._async_check(config, role)
                 config |= learned
                 if role is not Role.LLM and role_errors:
-                    # The frontend shows no error inside a section, but above it.
+                    # The web interface shows errors of a section above it.
                     errors[name] = f"{role}_{next(iter(role_errors.values()))}"
                 errors |= role_errors
             if not errors:
@@ -162,13 +167,16 @@ class HomeAgentConfigFlow(ConfigFlow, domain=DOMAIN):
             description_placeholders={
                 "server": f"{self._detected.name} {self._detected.version}".strip(),
                 "count": str(len(self._models)),
+                "unloading": unloading_controlled_by(
+                    ServerKind(self._data[CONF_LLM_SERVER_KIND]), self._detected.name
+                ),
             },
         )
 
     async def async_step_reconfigure(
         self, user_input: dict[str, Any] | None = None
     ) -> ConfigFlowResult:
-        """Change the address, the key or the kind of the server."""
+        """Change the address, the API key or the kind of the server."""
         entry = self._get_reconfigure_entry()
         errors: dict[str, str] = {}
         if user_input is not None:
@@ -185,7 +193,7 @@ class HomeAgentConfigFlow(ConfigFlow, domain=DOMAIN):
                     for key, value in entry.data.items()
                     if key not in (CONF_LLM_API_KEY, CONF_LLM_KEEP_ALIVE_REFUSED)
                 }
-                # A title without the host is one that the user gave.
+                # The user has renamed the entry if its title has no host.
                 host = shown_host(entry.data[CONF_LLM_BASE_URL])
                 renamed = not entry.title.endswith(f"({host})")
                 return self._save_and_abort(
@@ -218,7 +226,7 @@ class HomeAgentConfigFlow(ConfigFlow, domain=DOMAIN):
     async def async_step_reauth_confirm(
         self, user_input: dict[str, Any] | None = None
     ) -> ConfigFlowResult:
-        """Try the new key and save it."""
+        """Check the new API key with the server and save it."""
         entry = self._get_reauth_entry()
         subentry = entry.subentries.get(self._reauth_subentry_id or "")
         role = subentry_role(subentry) if subentry else Role.LLM
@@ -263,10 +271,11 @@ class HomeAgentConfigFlow(ConfigFlow, domain=DOMAIN):
         return self.async_abort(reason="reauth_successful")
 
     def _save_and_abort(self, **changes: Any) -> ConfigFlowResult:
-        """Save changes of the entry and make sure that it is set up with them.
+        """Save changes of the entry, and make sure that it is set up again.
 
-        A loaded entry is reloaded by its update listener, but only for a change;
-        and one that failed has no listener.
+        The update listener of a loaded entry reloads it if its data changed. An
+        entry whose set-up failed has no listener, and unchanged data calls none:
+        both are reloaded here.
         """
         entry = (
             self._get_reauth_entry()
@@ -280,10 +289,10 @@ class HomeAgentConfigFlow(ConfigFlow, domain=DOMAIN):
         return result
 
     async def _async_find_server(self, data: dict[str, Any]) -> dict[str, str]:
-        """Find out which server answers, and put it into data.
+        """Detect the server at the address in data, and list its models.
 
-        Return errors by field. data gets the address in its plain form and the
-        kind of the server, unless that was chosen by hand.
+        Return errors by field. Without an error, data has the cleaned address and
+        the kind of the server: the detected one, or the one that the user chose.
         """
         try:
             data[CONF_LLM_BASE_URL] = clean_url(data[CONF_LLM_BASE_URL])
@@ -303,14 +312,23 @@ class HomeAgentConfigFlow(ConfigFlow, domain=DOMAIN):
         except ModelServerError as err:
             name, error = error_field(err)
             return {Role.LLM.key(name): error}
+        _LOGGER.debug(
+            "The server at %s is detected as %s, version %s, is used as %s and has %d"
+            " models",
+            shown_host(data[CONF_LLM_BASE_URL]),
+            self._detected.kind,
+            self._detected.version or "unknown",
+            kind,
+            len(self._models),
+        )
         return {}
 
     async def _async_check(
         self, config: Mapping[str, Any], role: Role
     ) -> tuple[dict[str, str], dict[str, Any]]:
-        """Return the errors of a role by field, and what was learned of its server.
+        """Check one role; return its errors by field, and what to store of its server.
 
-        A role that is not filled in is not wanted.
+        An optional role without a model is not checked: the user does not want it.
         """
         if not config.get(role.key("model")):
             if role.key("base_url") in config or role.key("api_key") in config:
@@ -319,7 +337,7 @@ class HomeAgentConfigFlow(ConfigFlow, domain=DOMAIN):
         check = await async_check_role(self.hass, config, role)
         errors = check.errors
         if role is Role.LLM:
-            # The server had its fields in the step before.
+            # The fields of the server are in the step before.
             errors = {
                 key if key in (CONF_LLM_MODEL, CONF_LLM_KEEP_ALIVE) else "base": error
                 for key, error in errors.items()
@@ -327,7 +345,7 @@ class HomeAgentConfigFlow(ConfigFlow, domain=DOMAIN):
         return errors, check.learned
 
     def _models_fields(self, errors: Mapping[str, str]) -> Fields:
-        """Return the form for the models; a section with an error is open."""
+        """Return the fields of the models; a section with an error is open."""
         kind = ServerKind(self._data[CONF_LLM_SERVER_KIND])
         fields = model_fields(Role.LLM, self._models, required=True, kind=kind)
         for name, role in _SECTIONS.items():
@@ -340,7 +358,7 @@ class HomeAgentConfigFlow(ConfigFlow, domain=DOMAIN):
         return fields
 
     def _create_entry(self, config: Mapping[str, Any]) -> ConfigFlowResult:
-        """Return the entry of a flat configuration, with its subentries."""
+        """Create the entry and its subentries from a flat configuration."""
         subentries: list[ConfigSubentryDataWithId] = []
         for subentry_type, role in _SECTIONS.items():
             if model := config.get(role.key("model")):
@@ -372,14 +390,14 @@ class HomeAgentConfigFlow(ConfigFlow, domain=DOMAIN):
         )
 
     def _title(self, data: Mapping[str, Any]) -> str:
-        """Return the title of an entry."""
+        """Return the title of an entry: the name of the server and its host."""
         return f"{self._detected.name} ({shown_host(data[CONF_LLM_BASE_URL])})"
 
 
 def _subentry(
     subentry_type: str, title: str, data: Mapping[str, Any]
 ) -> ConfigSubentryDataWithId:
-    """Return a new subentry; its id is known, so that others can refer to it."""
+    """Return a new subentry, with its id, so that others can refer to it."""
     return ConfigSubentryDataWithId(
         subentry_id=ulid_now(),
         subentry_type=subentry_type,

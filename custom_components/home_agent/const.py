@@ -1,17 +1,18 @@
-"""Configuration keys and defaults of Home Agent."""
+"""The configuration keys of Home Agent and their defaults."""
 
 from typing import Final
 
 DOMAIN: Final = "home_agent"
 
-# Not a setting: which subentry a flat configuration was made from.
+# The id of the subentry that a flat configuration was made from. It is not a setting.
 CONF_SUBENTRY_ID: Final = "subentry_id"
 
 SUBENTRY_CONVERSATION: Final = "conversation"
 SUBENTRY_EXTERNAL_LLM: Final = "external_llm"
 SUBENTRY_EMBEDDING: Final = "embedding"
 
-# The primary LLM. The connection is the config entry's, the rest a subentry's.
+# The primary LLM. The config entry stores the connection: base_url, api_key,
+# proxy_headers, server_kind and keep_alive_refused. A subentry stores the rest.
 CONF_LLM_BASE_URL: Final = "llm_base_url"
 CONF_LLM_API_KEY: Final = "llm_api_key"
 CONF_LLM_HEADERS: Final = "llm_proxy_headers"
@@ -34,7 +35,7 @@ CONF_RETRIEVAL_THRESHOLD: Final = "retrieval_threshold"
 CONF_RETRIEVAL_LIMIT: Final = "retrieval_limit"
 CONF_TELL_TIME: Final = "tell_time"
 
-# The external LLM, a tool that the primary may ask.
+# The external LLM: the primary LLM can ask it with a tool.
 CONF_EXTERNAL_LLM_BASE_URL: Final = "external_llm_base_url"
 CONF_EXTERNAL_LLM_API_KEY: Final = "external_llm_api_key"
 CONF_EXTERNAL_LLM_MODEL: Final = "external_llm_model"
@@ -60,15 +61,17 @@ CONF_CHROMA_API_KEY: Final = "chroma_api_key"
 DEFAULT_LLM_KEEP_ALIVE: Final = "5m"
 DEFAULT_EXTERNAL_LLM_KEEP_ALIVE: Final = "5m"
 DEFAULT_EMBEDDING_KEEP_ALIVE: Final = "5m"
-# What Home Assistant's own Ollama integration sends: a different value would
-# make the two reload each other's model.
+# In tokens. Home Assistant's own Ollama integration sends the same value: with
+# different values, Ollama would reload the model each time the other one uses it.
 DEFAULT_NUM_CTX: Final = 8192
+# In seconds.
 DEFAULT_IDLE_TIMEOUT: Final = 300
 # Tokens of one answer; a model that repeats itself, or thinks without end, is cut off.
 DEFAULT_MAX_TOKENS: Final = 4096
+# In turns: a user message and everything up to the answer.
 DEFAULT_MAX_HISTORY: Final = 20
-# Exposed entities from which on retrieval takes the place of the list, and how
-# many of them each question brings.
+# With this many exposed entities or more, retrieval replaces the list of all entities.
 DEFAULT_RETRIEVAL_THRESHOLD: Final = 150
+# The maximum number of entities that retrieval sends with each question.
 DEFAULT_RETRIEVAL_LIMIT: Final = 10
 DEFAULT_EMBEDDING_BATCH_SIZE: Final = 32

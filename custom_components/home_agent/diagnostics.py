@@ -1,5 +1,6 @@
-"""What helps to find a fault, without a secret and without what people said."""
+"""The diagnostics of an entry, without secrets and without conversations."""
 
+from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any, Final
 
@@ -32,7 +33,7 @@ TO_REDACT: Final = {
 async def async_get_config_entry_diagnostics(
     hass: HomeAssistant, entry: HomeAgentConfigEntry
 ) -> dict[str, Any]:
-    """Return the settings, what the servers hold, and the adviser's tables."""
+    """Return settings, loaded models, and what the keep_alive adviser has measured."""
     data = entry.runtime_data
     return {
         "data": _settings(entry.data),
@@ -44,13 +45,13 @@ async def async_get_config_entry_diagnostics(
             }
             for subentry in entry.subentries.values()
         ],
-        "servers": [_server(item) for item in data.coordinators.values()],
-        "models": [_model(item) for item in data.residencies.values()],
+        "servers": [_server(coordinator) for coordinator in data.coordinators.values()],
+        "models": [_model(residency) for residency in data.residencies.values()],
     }
 
 
-def _settings(data: Any) -> dict[str, Any]:
-    """Return settings without secrets; an address may have a password in it."""
+def _settings(data: Mapping[str, Any]) -> dict[str, Any]:
+    """Return settings without secrets; of an address only the host is kept."""
     return {
         key: shown_host(value) if key.endswith("_url") else value
         for key, value in async_redact_data(dict(data), TO_REDACT).items()
@@ -58,7 +59,7 @@ def _settings(data: Any) -> dict[str, Any]:
 
 
 def _server(coordinator: ServerCoordinator) -> dict[str, Any]:
-    """Return what is known of a server."""
+    """Return the state of a server and of all models in its memory."""
     return {
         "host": coordinator.host,
         "kind": coordinator.connection.kind,
@@ -69,7 +70,7 @@ def _server(coordinator: ServerCoordinator) -> dict[str, Any]:
 
 
 def _model(residency: ModelResidency) -> dict[str, Any]:
-    """Return what is known of a role's model, with the adviser's table."""
+    """Return the state of a role's model, with the adviser's measurements."""
     history = residency.use.history
     return {
         "title": residency.subentry.title,

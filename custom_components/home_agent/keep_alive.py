@@ -1,4 +1,4 @@
-"""How long a server keeps a model in memory after its last request."""
+"""keep_alive: how long a server keeps a model in memory after its last request."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -26,7 +26,8 @@ HOW_TO_WRITE: Final = (
     "-1 to never unload the model; or 0 to unload it right after the answer"
 )
 
-# For each role: the environment variable that replaces its default, the default.
+# By the configuration key of each role: the environment variable that replaces the
+# default, and the default.
 _DEFAULTS: Final = {
     CONF_LLM_KEEP_ALIVE: ("HOME_AGENT_LLM_KEEP_ALIVE", DEFAULT_LLM_KEEP_ALIVE),
     CONF_EXTERNAL_LLM_KEEP_ALIVE: (
@@ -47,30 +48,32 @@ _NANOSECONDS: Final = {
 }
 _PART: Final = r"(\d+\.?\d*|\.\d+)(ms|s|m|h)"
 _DURATION: Final = re.compile(rf"[+-]?({_PART})+", re.ASCII)
-# Servers count in signed 64-bit nanoseconds (Go's time.Duration); what does not
-# fit wraps around on them and unloads the model at once.
+# Ollama counts in signed 64-bit nanoseconds (Go's time.Duration). A longer duration
+# overflows there, and the model is unloaded at once.
 _MAX_NANOSECONDS: Final = 2**63 - 1
-# No duration that fits needs more; Python refuses to read endless digits.
+# In characters: no valid duration needs more, and Python refuses to convert a number
+# of more than 4,300 digits.
 _MAX_LENGTH: Final = 100
 
 
 class InvalidKeepAlive(HomeAssistantError, ValueError):
-    """A text that no server would understand as a keep_alive.
+    """A value that is not a valid keep_alive.
 
-    Stored by hand, it ends a turn with its message and does no more harm.
+    It is a HomeAssistantError so that a stored invalid value ends a turn with this
+    message, like any other error of a turn.
     """
 
     def __init__(self, value: object) -> None:
-        """Say what is wrong with value and what to write instead."""
-        super().__init__(f"{value!r} is not a keep_alive. {HOW_TO_WRITE}")
+        """Name the invalid value and explain what to write instead."""
+        super().__init__(f"{value!r} is not a valid keep_alive. {HOW_TO_WRITE}")
 
 
 @dataclass(frozen=True, slots=True)
 class KeepAlive:
     """A keep_alive, parsed once and rendered for each kind of server.
 
-    text is what the user wrote; nanoseconds is how long the model stays, 0 to
-    unload it right after the answer, None to never unload it.
+    text is what the user wrote. nanoseconds is how long the model stays loaded after
+    the last request: 0 unloads it right after the answer, None never unloads it.
     """
 
     text: str
@@ -78,12 +81,13 @@ class KeepAlive:
 
     @classmethod
     def parse(cls, value: str | int) -> Self:
-        """Read a Go duration in ms, s, m and h ("1h30m", "0.5h"), -1 or 0.
+        """Parse a Go duration in ms, s, m and h ("1h30m", "0.5h"), -1 or 0.
 
-        A negative duration means for ever, as on Ollama (api/types.go,
-        Duration.UnmarshalJSON). Raise InvalidKeepAlive for anything else: a bare
-        number other than 0 and -1, a blank, another unit, or a duration that
-        does not fit into 64-bit nanoseconds.
+        A negative duration, such as -5m, means the same as -1: the model is never
+        unloaded. This is Ollama's own rule (0.33, api/types.go,
+        Duration.UnmarshalJSON). Raise InvalidKeepAlive for anything else: a number
+        without a unit other than 0 and -1, a blank, another unit, or a duration that
+        does not fit into signed 64-bit nanoseconds.
         """
         if isinstance(value, bool) or not isinstance(value, str | int):
             raise InvalidKeepAlive(value)
@@ -113,8 +117,8 @@ class KeepAlive:
         """Return the keep_alive of one role.
 
         key is the role's configuration key, such as "llm_keep_alive". The first
-        of these that is set wins: override (the caller's own), the configured
-        value, the role's environment variable, "5m". Raise InvalidKeepAlive if
+        of these that is set counts: override (from the caller), the configured
+        value, the environment variable of the role, "5m". Raise InvalidKeepAlive if
         the override or the configured value is invalid.
         """
         for value in (override, config.get(key)):
@@ -129,15 +133,15 @@ class KeepAlive:
 
     @property
     def seconds(self) -> float | None:
-        """Return how long the model stays in seconds, None for ever."""
+        """Return how many seconds the model stays loaded, None if indefinitely."""
         return None if self.nanoseconds is None else self.nanoseconds / 10**9
 
     @property
     def ollama(self) -> str | int:
-        """Return the value of Ollama's top-level field keep_alive.
+        """Return the value for the top-level field keep_alive of Ollama's requests.
 
-        -1 and 0 are numbers: Ollama refuses the string "-1" with "missing unit
-        in duration".
+        -1 and 0 are sent as numbers: Ollama refuses the string "-1" with "missing
+        unit in duration".
         """
         if self.nanoseconds is None:
             return -1
@@ -145,10 +149,11 @@ class KeepAlive:
 
     @property
     def ttl(self) -> int | None:
-        """Return the seconds of LM Studio's field ttl, at least 1.
+        """Return the whole seconds for LM Studio's field ttl, rounded up.
 
-        None where the field cannot say it: for ever and unload at once need a
-        request of their own there (docs: ttl-and-auto-evict).
+        None for "never unload" and "unload at once": the field cannot express them,
+        and LM Studio has separate requests to load and unload a model
+        (lmstudio-ai/docs, ttl-and-auto-evict.md).
         """
         if not self.nanoseconds:
             return None
@@ -156,9 +161,10 @@ class KeepAlive:
 
 
 def default_keep_alive(key: str) -> str:
-    """Return the default of the role that key belongs to.
+    """Return the default keep_alive of the role that key belongs to.
 
-    The role's environment variable replaces "5m", for container deployments.
+    It is "5m", unless the environment variable of the role has another value, which
+    is meant for container deployments.
     """
     variable, default = _DEFAULTS[key]
     if (value := os.environ.get(variable)) is None:

@@ -1,5 +1,6 @@
-"""Fix what a repair reports, in a click."""
+"""The flows that fix what a repair reports."""
 
+from abc import abstractmethod
 import asyncio
 from typing import Any, Final, override
 
@@ -31,38 +32,38 @@ async def async_create_fix_flow(
 
 
 class IssueFlow(RepairsFlow):
-    """What the flows share: the issue that they fix."""
+    """A flow that fixes one issue in one or more steps."""
 
     def __init__(self, issue: IssueData) -> None:
-        """Fix an issue with what was reported with it."""
+        """Fix the issue that was reported with this data."""
         self._issue = issue
 
     @property
     def _entry(self) -> HomeAgentConfigEntry | None:
-        """Return the entry that the issue is about, None if it is gone."""
+        """Return the entry that the issue belongs to, None if it was removed."""
         return self.hass.config_entries.async_get_entry(str(self._issue["entry_id"]))
 
     async def async_step_init(
         self, user_input: dict[str, Any] | None = None
     ) -> RepairsFlowResult:
-        """Go to the first step."""
+        """Continue with the confirmation."""
         return await self.async_step_confirm()
 
+    @abstractmethod
     async def async_step_confirm(
         self, user_input: dict[str, Any] | None = None
     ) -> RepairsFlowResult:
-        """Show what will be done, and do it when that is confirmed."""
-        raise NotImplementedError
+        """Show what the flow will do, and do it after the confirmation."""
 
     def _placeholders(self) -> dict[str, str]:
-        """Return the placeholders of the issue's own text."""
+        """Return the placeholders with which the issue was reported."""
         registry = ir.async_get(self.hass)
         issue = registry.async_get_issue(self.handler, self.issue_id)
         return dict(issue.translation_placeholders or {}) if issue else {}
 
 
 class PullFlow(IssueFlow):
-    """Lets the server get a model that it does not have."""
+    """Lets the server download a model that it does not have."""
 
     _pulling: asyncio.Task[None] | None = None
     _failure: str | None = None
@@ -71,7 +72,7 @@ class PullFlow(IssueFlow):
     async def async_step_confirm(
         self, user_input: dict[str, Any] | None = None
     ) -> RepairsFlowResult:
-        """Show what will be got."""
+        """Show which model the server will download."""
         if user_input is not None:
             return await self.async_step_pull()
         return self.async_show_form(
@@ -83,14 +84,14 @@ class PullFlow(IssueFlow):
     async def async_step_pull(
         self, user_input: dict[str, Any] | None = None
     ) -> RepairsFlowResult:
-        """Show how much of the model is there."""
+        """Show the progress of the download."""
         entry = self._entry
         key = str(self._issue["subentry_id"])
         loaders = entry.runtime_data.loaders if entry else {}
         if entry is None or key not in loaders:
             return self.async_abort(reason="entry_not_loaded")
         if self._pulling is None:
-            # The entry's own: it goes on if the dialog is closed.
+            # A task of the entry goes on when the user closes the dialog.
             self._pulling = entry.async_create_background_task(
                 self.hass, self._async_pull(loaders[key]), "pull a model"
             )
@@ -106,7 +107,7 @@ class PullFlow(IssueFlow):
     async def async_step_pulled(
         self, user_input: dict[str, Any] | None = None
     ) -> RepairsFlowResult:
-        """Load the model as at the start, or say what the server said."""
+        """Reload the entry, which loads the model; or show the error of the server."""
         if self._failure is not None:
             return self.async_abort(
                 reason="pull_failed",
@@ -119,7 +120,7 @@ class PullFlow(IssueFlow):
         return self.async_create_entry(data={})
 
     async def _async_pull(self, loader: ModelLoader) -> None:
-        """Get the model."""
+        """Download the model; keep the error of the server if it fails."""
         try:
             async for fraction in loader.async_pull():
                 self.async_update_progress(fraction)
@@ -128,13 +129,13 @@ class PullFlow(IssueFlow):
 
 
 class SettingFlow(IssueFlow):
-    """Shows the setting that would help, and stores it."""
+    """Suggests a setting and stores it."""
 
     @override
     async def async_step_confirm(
         self, user_input: dict[str, Any] | None = None
     ) -> RepairsFlowResult:
-        """Show what will be stored, and store it when that is confirmed."""
+        """Show the suggested setting, and store it after the confirmation."""
         errors: dict[str, str] = {}
         if user_input is not None:
             if value := user_input.get(_KEEP_ALIVE):
@@ -158,9 +159,9 @@ class SettingFlow(IssueFlow):
         )
 
     def _store(self, values: dict[str, Any]) -> None:
-        """Store the setting with each subentry that the issue is about.
+        """Store values in each subentry that the issue belongs to.
 
-        Without a value of its own a keep_alive is taken out.
+        A keep_alive is removed if values has none.
         """
         if (entry := self._entry) is None:
             return
@@ -176,10 +177,10 @@ class SettingFlow(IssueFlow):
             self.hass.config_entries.async_update_subentry(entry, subentry, data=data)
 
     def _subentries(self, entry: HomeAgentConfigEntry) -> list[ConfigSubentry]:
-        """Return the subentries that a setting belongs to.
+        """Return the subentries in which the setting is to be stored.
 
-        A context size is that of all chat roles with the model, or the next one
-        would reload it.
+        A context size is stored for all chat roles that use the model: if the sizes
+        differed, the server would reload the model for each role.
         """
         keys = [self._issue.get("subentry_id"), self._issue.get("other_id")]
         found = [entry.subentries[str(key)] for key in keys if key in entry.subentries]

@@ -1,4 +1,4 @@
-"""The actions that Home Agent offers to automations and scripts."""
+"""The actions of Home Agent for automations and scripts."""
 
 from typing import Final, cast
 
@@ -46,8 +46,6 @@ _SEARCH_ENTITIES_SCHEMA: Final = vol.Schema(
         vol.Optional(ATTR_CONFIG_ENTRY_ID): cv.string,
     }
 )
-
-
 _REINDEX_SCHEMA: Final = vol.Schema({vol.Optional(ATTR_CONFIG_ENTRY_ID): cv.string})
 _UNLOAD_MODEL_SCHEMA: Final = vol.Schema(
     {vol.Optional(ATTR_DEVICE_ID): vol.All(cv.ensure_list, [cv.string])}
@@ -59,7 +57,7 @@ _LOAD_MODEL_SCHEMA: Final = _UNLOAD_MODEL_SCHEMA.extend(
 
 @callback
 def async_setup_actions(hass: HomeAssistant) -> None:
-    """Register the actions; they are there even while no entry is loaded."""
+    """Register the actions, which exist even if no entry is loaded."""
     hass.services.async_register(
         DOMAIN,
         SERVICE_SEARCH_ENTITIES,
@@ -92,8 +90,8 @@ def async_setup_actions(hass: HomeAssistant) -> None:
 async def _async_search_entities(call: ServiceCall) -> ServiceResponse:
     """Return {"entities": [...], "mode": ...}, the best exposed entities first.
 
-    mode says by which ballots; without an embedding model, or while its server
-    is away, it is "lexical".
+    mode is the name of the ranking: it is "lexical" without an embedding model, or
+    while its server is unavailable.
     """
     data = call.data
     result = await entity_search(call.hass).async_search(
@@ -118,9 +116,9 @@ async def _async_search_entities(call: ServiceCall) -> ServiceResponse:
 
 
 async def _async_reindex(call: ServiceCall) -> ServiceResponse:
-    """Embed all exposed entities anew; return {"indexed": n, "removed": n}.
+    """Embed all exposed entities again; return {"indexed": n, "removed": n}.
 
-    Raise ServiceValidationError where there is no embedding model, a
+    Raise ServiceValidationError if there is no embedding model, and a
     ModelServerError if the server fails.
     """
     if (manager := _manager(call.hass, call.data.get(ATTR_CONFIG_ENTRY_ID))) is None:
@@ -133,9 +131,10 @@ async def _async_reindex(call: ServiceCall) -> ServiceResponse:
 
 @callback
 def _manager(hass: HomeAssistant, entry_id: str | None) -> VectorDBManager | None:
-    """Return the embeddings to search with: those of an entry, else the first.
+    """Return the vector database of an entry, or the first one if entry_id is None.
 
-    Raise ServiceValidationError if the entry has none.
+    Raise ServiceValidationError if the entry has no embedding model; return None if
+    no entry has one.
     """
     if entry_id is None:
         return embedding_manager(hass)
@@ -148,25 +147,12 @@ def _manager(hass: HomeAssistant, entry_id: str | None) -> VectorDBManager | Non
 
 
 async def _async_load_model(call: ServiceCall) -> ServiceResponse:
-    """Load models, one after the other; return {"models": [...]} with the seconds.
+    """Load models one after the other; return {"models": [{"model", "seconds"}]}.
 
-    Raise ServiceValidationError for a keep_alive that no server understands and
-    for a device that is no model of ours, a ModelServerError if a server fails.
+    Raise ServiceValidationError for an invalid keep_alive and for a device that is
+    not one of Home Agent's models, and a ModelServerError if a server fails.
     """
-    keep_alive = None
-    if (value := call.data.get(ATTR_KEEP_ALIVE)) is not None:
-        try:
-            keep_alive = KeepAlive.parse(value)
-        except InvalidKeepAlive as err:
-            raise ServiceValidationError(
-                translation_domain=DOMAIN,
-                translation_key="invalid_keep_alive",
-                translation_placeholders={"value": str(value)},
-            ) from err
-        if keep_alive.nanoseconds == 0:
-            raise ServiceValidationError(
-                translation_domain=DOMAIN, translation_key="load_for_nothing"
-            )
+    keep_alive = _keep_alive(call)
     loaded: list[JsonValueType] = []
     for loader in _loaders(call, ServerCapability.WARM):
         seconds = await loader.async_load(keep_alive)
@@ -175,17 +161,41 @@ async def _async_load_model(call: ServiceCall) -> ServiceResponse:
     return {"models": loaded}
 
 
+def _keep_alive(call: ServiceCall) -> KeepAlive | None:
+    """Return the keep_alive of a call, None if it has none.
+
+    Raise ServiceValidationError if it is invalid, or 0: that would unload the model
+    which the call loads.
+    """
+    if (value := call.data.get(ATTR_KEEP_ALIVE)) is None:
+        return None
+    try:
+        keep_alive = KeepAlive.parse(value)
+    except InvalidKeepAlive as err:
+        raise ServiceValidationError(
+            translation_domain=DOMAIN,
+            translation_key="invalid_keep_alive",
+            translation_placeholders={"value": str(value)},
+        ) from err
+    if keep_alive.nanoseconds == 0:
+        raise ServiceValidationError(
+            translation_domain=DOMAIN, translation_key="load_for_nothing"
+        )
+    return keep_alive
+
+
 async def _async_unload_model(call: ServiceCall) -> None:
-    """Unload models; raise as for loading."""
+    """Unload models; raise the same errors as _async_load_model."""
     for loader in _loaders(call, ServerCapability.UNLOAD):
         await loader.async_unload()
 
 
 @callback
 def _loaders(call: ServiceCall, capability: ServerCapability) -> list[ModelLoader]:
-    """Return the loaders of the models that a call is about.
+    """Return the loaders of the models that a call selects.
 
-    Those of its devices; without any, all whose servers have the capability.
+    A call without devices selects all models whose servers have the capability.
+    Raise ServiceValidationError for a device that is not one of Home Agent's models.
     """
     entries: list[HomeAgentConfigEntry] = call.hass.config_entries.async_loaded_entries(
         DOMAIN
@@ -197,11 +207,11 @@ def _loaders(call: ServiceCall, capability: ServerCapability) -> list[ModelLoade
     }
     if (device_ids := call.data.get(ATTR_DEVICE_ID)) is None:
         return [
-            item
-            for item in by_subentry.values()
-            if capability in item.residency.capabilities
+            loader
+            for loader in by_subentry.values()
+            if capability in loader.residency.capabilities
         ]
-    found = []
+    found: list[ModelLoader] = []
     registry = dr.async_get(call.hass)
     for device_id in device_ids:
         device = registry.async_get(device_id)

@@ -59,7 +59,7 @@ class Home(PassingTime):
         """Compare all sensors with the server's memory."""
         for device, model in DEVICES.items():
             resident = self.server.loaded(model)
-            keys = ("loaded_until", "memory", "share_on_the_gpu", "context_length")
+            keys = ("unloads_at", "memory", "in_gpu_memory", "context_length")
             if resident is None:
                 assert self.state(device, "residency") == "unloaded", device
                 for key in keys:
@@ -69,9 +69,9 @@ class Home(PassingTime):
             assert float(self.state(device, "memory")) == pytest.approx(
                 resident.size / 1e9
             )
-            assert float(self.state(device, "share_on_the_gpu")) == 100
+            assert float(self.state(device, "in_gpu_memory")) == 100
             assert int(self.state(device, "context_length")) == resident.num_ctx
-            until = self.hass.states.get(f"sensor.{device}_loaded_until")
+            until = self.hass.states.get(f"sensor.{device}_unloads_at")
             assert until
             forever = resident.seconds > 1e9
             assert until.attributes["forever"] is forever
@@ -83,7 +83,7 @@ class Home(PassingTime):
                 assert abs(shown - expires) < timedelta(seconds=2)
         held = sum(item.size for item in self.server.memory.residents.values())
         host = self.server.url.removeprefix("http://").replace(".", "_")
-        server = f"sensor.ollama_{host.replace(':', '_')}_memory_held"
+        server = f"sensor.ollama_{host.replace(':', '_')}_memory_used_by_all_models"
         state = self.hass.states.get(server)
         assert state, server
         assert float(state.state) == pytest.approx(held / 1e9)
@@ -303,7 +303,7 @@ async def test_what_entities_look_like(at_home: Home, make_entry: MakeEntry) -> 
             assert item.translation_key
     classes = {
         "residency": SensorDeviceClass.ENUM,
-        "loaded_until": SensorDeviceClass.TIMESTAMP,
+        "unloads_at": SensorDeviceClass.TIMESTAMP,
         "memory": SensorDeviceClass.DATA_SIZE,
         "load_time": SensorDeviceClass.DURATION,
     }
@@ -327,7 +327,7 @@ async def test_events(at_home: Home, make_entry: MakeEntry) -> None:
         found = [
             event.data["new_state"].attributes["event_type"]
             for event in changes
-            if event.data["entity_id"] == f"event.{device}_in_memory"
+            if event.data["entity_id"] == f"event.{device}_model_loaded_or_unloaded"
         ]
         changes.clear()
         return found
@@ -457,12 +457,9 @@ async def test_actions_that_cannot_be(at_home: Home, make_entry: MakeEntry) -> N
     ("make", "absent"),
     [
         (LlamaCppStandIn, {"button.agent_load", "sensor.agent_memory"}),
-        (LlamaSwapStandIn, {"sensor.agent_loaded_until"}),
-        (LMStudioStandIn, {"sensor.agent_loaded_until"}),
-        (
-            DockerModelRunnerStandIn,
-            {"sensor.agent_context_length"},
-        ),
+        (LlamaSwapStandIn, {"sensor.agent_unloads_at"}),
+        (LMStudioStandIn, {"sensor.agent_unloads_at"}),
+        (DockerModelRunnerStandIn, {"sensor.agent_context_length"}),
     ],
 )
 async def test_only_what_a_server_reports_is_shown(

@@ -14,7 +14,7 @@ from tests.servers import OllamaStandIn
 async def test_a_server_that_is_away(
     home: HomeAssistant, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The entry waits for it, and says why."""
+    """Set-up is tried again later, and the entry shows the reason."""
     entry = MockConfigEntry(
         domain=DOMAIN, version=2, data={"llm_base_url": "http://127.0.0.1:1"}
     )
@@ -27,7 +27,7 @@ async def test_a_server_that_is_away(
 async def test_each_role_is_a_device(
     home: HomeAssistant, ollama: OllamaStandIn, make_entry: MakeEntry
 ) -> None:
-    """With its model, and gone with its subentry."""
+    """The device has the name of its model, and is removed with its subentry."""
     entry = await make_entry(
         ollama.url,
         conversation={},
@@ -63,7 +63,7 @@ async def test_each_role_is_a_device(
 async def test_unload_and_set_up_again(
     home: HomeAssistant, ollama: OllamaStandIn, make_entry: MakeEntry
 ) -> None:
-    """Nothing is left behind, and it works again."""
+    """An entry can be unloaded and set up again, several times."""
     entry = await make_entry(ollama.url, conversation={}, embedding={})
     for _ in range(2):
         assert await home.config_entries.async_unload(entry.entry_id)
@@ -94,16 +94,16 @@ async def test_changes_take_effect_at_once(
 async def test_an_entry_without_keep_alive_is_5m(
     home: HomeAssistant, ollama: OllamaStandIn, make_entry: MakeEntry
 ) -> None:
-    """Existing configurations go on working."""
+    """An entry from before the setting existed sends the default."""
     await make_entry(ollama.url, conversation={})
     await say(home, "Hello")
     assert ollama.sent("/api/chat")[0]["keep_alive"] == "5m"
 
 
-async def test_a_missing_llm_api_is_said(
+async def test_a_missing_llm_api_is_spoken(
     home: HomeAssistant, ollama: OllamaStandIn, make_entry: MakeEntry
 ) -> None:
-    """With and without tools of the agent's own."""
+    """The agent names the API that no longer exists."""
     gone = {"llm_hass_api": ["gone"]}
     await make_entry(ollama.url, conversation=gone)
     assert speech(await say(home, "Hello")) == "API gone not found"

@@ -86,7 +86,7 @@ async def test_an_invalid_stored_value_is_said(
 ) -> None:
     """The dialogs refuse it, but a file can be changed by hand."""
     await make_entry(ollama.url, conversation={"llm_keep_alive": "5x"})
-    assert "'5x' is not a keep_alive" in speech(await say(home, "Hello"))
+    assert "'5x' is not a valid keep_alive" in speech(await say(home, "Hello"))
 
 
 @pytest.mark.parametrize(

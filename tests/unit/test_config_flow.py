@@ -96,7 +96,7 @@ def options(form: dict[str, Any], name: str, section: str | None = None) -> list
     "value", ["5m", "1h", "30s", "-1", "0", "1h30m", "0.5h", -1, 0]
 )
 def test_validate_keep_alive_returns_what_is_valid(value: str | int) -> None:
-    """A valid value comes back as it is."""
+    """A valid value is returned unchanged."""
     assert validate_keep_alive(value) == value
 
 
@@ -116,7 +116,11 @@ async def test_set_up_three_models_on_one_ollama(
     assert form["step_id"] == "user"
     form = await dialogs.fill_in(llm_base_url=ollama.url + path)
     assert form["step_id"] == "models"
-    assert form["description_placeholders"]["server"] == "Ollama 0.33.0"
+    assert form["description_placeholders"] == {
+        "server": "Ollama 0.33.0",
+        "count": str(len(ollama.models)),
+        "unloading": "keep_alive",
+    }
     assert "nomic-embed-text:latest" not in options(form, "llm_model")
     assert "llama3.2:3b" in options(form, "llm_model")
     assert options(form, "embedding_model", "embedding") == ["nomic-embed-text:latest"]
@@ -180,7 +184,7 @@ async def test_one_server_is_set_up_once(
     ],
 )
 async def test_address_errors(dialogs: Dialogs, url: str, error: str) -> None:
-    """What is wrong with an address is said at its field, and it stays there."""
+    """The address field shows the error, and the address stays in it."""
     await dialogs.start()
     form = await dialogs.fill_in(llm_base_url=url, llm_api_key="secret")
     assert form["errors"] == {"llm_base_url": error}
@@ -200,7 +204,7 @@ async def test_address_errors(dialogs: Dialogs, url: str, error: str) -> None:
 async def test_server_errors(
     dialogs: Dialogs, fault: int, field: str, error: str
 ) -> None:
-    """A server that cannot be used is told from one that is not there."""
+    """An address without a server and an unusable server have different errors."""
 
     async def answer(request: aiohttp.web.Request) -> aiohttp.web.Response:
         return aiohttp.web.Response(
@@ -218,7 +222,7 @@ async def test_server_errors(
 
 
 async def test_wrong_and_right_key(dialogs: Dialogs) -> None:
-    """A refused key is said at its field; the right one goes on."""
+    """The field of a refused key shows an error; the right key leads to the models."""
     async with OllamaStandIn(api_key="right") as server:
         await dialogs.start()
         form = await dialogs.fill_in(llm_base_url=server.url, llm_api_key="wrong")
@@ -231,7 +235,7 @@ async def test_wrong_and_right_key(dialogs: Dialogs) -> None:
 async def test_invalid_keep_alive_at_its_field(
     dialogs: Dialogs, ollama: OllamaStandIn, keep_alive: str
 ) -> None:
-    """Each of the three is refused, and nothing that was written is lost."""
+    """Each of the three is refused, and the form keeps everything that was written."""
     await dialogs.start()
     await dialogs.fill_in(llm_base_url=ollama.url)
     # A blank at an end is no reason to bother the user.
@@ -273,7 +277,7 @@ async def test_invalid_keep_alive_at_its_field(
 async def test_model_errors_at_their_fields(
     dialogs: Dialogs, ollama: OllamaStandIn
 ) -> None:
-    """A model that is not there, or made for something else."""
+    """A missing model, and one that is made for another purpose, show an error."""
     await dialogs.start()
     await dialogs.fill_in(llm_base_url=ollama.url)
     form = await dialogs.fill_in(
@@ -310,7 +314,7 @@ async def test_model_errors_at_their_fields(
 async def test_the_server_goes_away_between_two_steps(
     dialogs: Dialogs, ollama: OllamaStandIn
 ) -> None:
-    """Its fields are in the step before: the error is said for the whole form."""
+    """The fields of the server are in the step before: the whole form has the error."""
     await dialogs.start()
     await dialogs.fill_in(llm_base_url=ollama.url)
     await ollama.stop()
@@ -322,7 +326,7 @@ async def test_the_server_goes_away_between_two_steps(
 async def test_unknown_servers_are_tried_with_keep_alive(
     home: HomeAssistant, dialogs: Dialogs, strictness: Any
 ) -> None:
-    """What refuses the field is remembered, and never gets it again."""
+    """A server that refuses the field never gets it again."""
     async with OpenAIStandIn(strictness=strictness) as server:
         await dialogs.start()
         form = await dialogs.fill_in(llm_base_url=f"{server.url}/v1")
@@ -355,19 +359,48 @@ async def test_unknown_servers_are_tried_with_keep_alive(
         assert body.get("keep_alive") == (None if refuses else "10m")
 
 
-async def test_own_rules_take_the_place_of_keep_alive(
+@pytest.mark.parametrize(
+    ("strictness", "result"),
+    [("lenient", "accepted or ignored"), ("openai", "refused")],
+)
+async def test_the_log_says_what_was_found_out(
+    dialogs: Dialogs,
+    caplog: pytest.LogCaptureFixture,
+    strictness: Any,
+    result: str,
+) -> None:
+    """At DEBUG: the detected server, the trial request and its result; no secret."""
+    caplog.set_level("DEBUG", "custom_components.home_agent")
+    async with OpenAIStandIn(strictness=strictness, api_key="secret-key") as server:
+        host = server.url.removeprefix("http://")
+        await dialogs.start()
+        form = await dialogs.fill_in(
+            llm_base_url=server.url, llm_api_key="secret-wrong"
+        )
+        assert form["errors"] == {"llm_api_key": "invalid_auth"}
+        await dialogs.fill_in(llm_base_url=server.url, llm_api_key="secret-key")
+        await dialogs.fill_in(llm_model="local-model", llm_keep_alive="10m")
+    lines = [record.getMessage() for record in caplog.records]
+    assert any(line.startswith("A check of the server failed: ") for line in lines)
+    assert any(f"The server at {host} is detected as" in line for line in lines)
+    assert any("keep_alive 10m" in line and "local-model" in line for line in lines)
+    assert f"The trial request was answered; keep_alive is {result}" in lines
+    assert not [line for line in lines if "secret" in line or "Bearer" in line]
+
+
+async def test_no_keep_alive_where_the_server_ignores_it(
     home: HomeAssistant, dialogs: Dialogs
 ) -> None:
-    """A setting without effect is not offered, nor stored with another role."""
+    """The dialog names the server's own setting instead, and stores no keep_alive."""
     async with LlamaCppStandIn() as server:
         await dialogs.start()
         form = await dialogs.fill_in(llm_base_url=server.url)
         assert form["description_placeholders"]["server"] == "llama.cpp"
         assert "llm_keep_alive" not in fields(form)
-        assert "own_rules" in fields(form)
+        placeholders = form["description_placeholders"]
+        assert placeholders["unloading"] == "llama.cpp (--sleep-idle-seconds)"
         result = await dialogs.fill_in(
             llm_model="local-model",
-            own_rules=True,
             external_llm={},
             embedding={
                 "embedding_model": "local-embedding",
@@ -379,7 +412,6 @@ async def test_own_rules_take_the_place_of_keep_alive(
         (entry,) = home.config_entries.async_entries(DOMAIN)
         stored = [set(subentry.data) for subentry in entry.subentries.values()]
         assert not any("keep_alive" in key for keys in stored for key in keys)
-        assert not any("own_rules" in keys for keys in stored)
 
 
 async def test_a_cloud_is_not_offered_keep_alive(
@@ -400,8 +432,8 @@ async def test_a_cloud_is_not_offered_keep_alive(
 async def test_a_trial_that_takes_long_is_no_refusal(
     home: HomeAssistant, dialogs: Dialogs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A server that loads the model first did not refuse the field."""
-    path = "custom_components.home_agent.dialogs.role_check.TRY_TIMEOUT"
+    """A server that loads the model first has not refused the field."""
+    path = "custom_components.home_agent.dialogs.role_check.TRIAL_TIMEOUT"
     monkeypatch.setattr(path, 0.1)
     async with OpenAIStandIn() as server:
         await dialogs.start()
@@ -420,7 +452,7 @@ async def test_a_trial_that_takes_long_is_no_refusal(
 async def test_reconfigure_the_server(
     home: HomeAssistant, dialogs: Dialogs, ollama: OllamaStandIn, make_entry: MakeEntry
 ) -> None:
-    """Another address and kind: the models stay."""
+    """A new address and kind are stored, and the models stay."""
     entry = await make_entry(ollama.url, conversation={}, llm_server_kind="ollama")
     async with OpenAIStandIn(models=["llama3.2:3b"]) as server:
         form = await dialogs.start(entry_id=entry.entry_id)
@@ -488,7 +520,7 @@ async def test_reconfigure_refuses_the_server_of_another_entry(
 
 
 async def test_a_new_key(home: HomeAssistant, dialogs: Dialogs) -> None:
-    """A key that is refused at set-up is asked for, and the entry reloaded."""
+    """A refused key starts a dialog, and the entry is set up with the new key."""
     async with OllamaStandIn(api_key="right") as server:
         entry = MockConfigEntry(
             domain=DOMAIN,
@@ -580,14 +612,17 @@ async def test_a_key_that_was_right_after_all(
 # --- Subentries -----------------------------------------------------------------
 
 
-async def test_add_and_change_a_conversation_agent(
-    home: HomeAssistant, dialogs: Dialogs, ollama: OllamaStandIn, make_entry: MakeEntry
+async def test_the_form_of_a_new_conversation_agent(
+    dialogs: Dialogs, ollama: OllamaStandIn, make_entry: MakeEntry
 ) -> None:
-    """Every field is stored, comes back, and can be emptied."""
+    """The form suggests values, names the server, and keeps what was written."""
     entry = await make_entry(ollama.url, external_llm={"external_llm_model": "x"})
-    (first,) = entry.get_subentries_of_type("conversation")
     form = await dialogs.start([entry.entry_id, "conversation"])
     assert form["step_id"] == "settings"
+    assert form["description_placeholders"] == {
+        "server": "Ollama",
+        "unloading": "keep_alive",
+    }
     assert suggested(form)["llm_keep_alive"] == "5m"
     assert suggested(form)["llm_hass_api"] == ["assist"]
     assert "llm_num_ctx" in fields(form, "advanced")
@@ -599,6 +634,15 @@ async def test_add_and_change_a_conversation_agent(
     assert form["errors"] == {"llm_keep_alive": "invalid_keep_alive"}
     assert suggested(form)["llm_keep_alive"] == "5x"
     assert suggested(form, "advanced")["llm_temperature"] == 0.5
+
+
+async def test_add_and_change_a_conversation_agent(
+    home: HomeAssistant, dialogs: Dialogs, ollama: OllamaStandIn, make_entry: MakeEntry
+) -> None:
+    """Every field is stored, shown again, and can be cleared."""
+    entry = await make_entry(ollama.url, external_llm={"external_llm_model": "x"})
+    (first,) = entry.get_subentries_of_type("conversation")
+    await dialogs.start([entry.entry_id, "conversation"])
     values = {
         "llm_model": "llama3.2:3b",
         "llm_keep_alive": "1h30m",
@@ -633,7 +677,7 @@ async def test_add_and_change_a_conversation_agent(
     )
     assert suggested(form) == values
     assert suggested(form, "advanced") == advanced
-    # Emptied fields stay empty, and the next dialog does not fill them in.
+    # Cleared fields stay empty, and the next dialog does not fill them in.
     result = await dialogs.fill_in(
         llm_model="qwen3:8b", advanced={"llm_think": "off", "llm_stream": True}
     )
@@ -657,7 +701,7 @@ async def test_add_and_change_other_roles(
     make_entry: MakeEntry,
     kind: str,
 ) -> None:
-    """Each may have a server of its own, whose models are offered."""
+    """Each role can have its own server, whose models its form lists."""
     entry = await make_entry(ollama.url, conversation={})
     async with OpenAIStandIn(strictness="openai", models=["big"]) as server:
         form = await dialogs.start([entry.entry_id, kind])
@@ -680,7 +724,7 @@ async def test_add_and_change_other_roles(
         assert subentry.data[f"{kind}_keep_alive_refused"] is True
         assert subentry.data[f"{kind}_server_kind"] == "openai_compatible"
         assert "llm_keep_alive_refused" not in entry.data
-        # Back to the entry's own server: what was known of the other is forgotten.
+        # Back to the server of the entry: what was stored about the other is removed.
         form = await dialogs.start(
             [entry.entry_id, kind], subentry_id=subentry.subentry_id
         )
@@ -699,7 +743,7 @@ async def test_add_and_change_other_roles(
 async def test_an_index_on_a_chroma_server(
     home: HomeAssistant, dialogs: Dialogs, ollama: OllamaStandIn, make_entry: MakeEntry
 ) -> None:
-    """Its address is asked for in a step of its own, and tried."""
+    """Another step asks for the address, and checks it."""
     entry = await make_entry(ollama.url, conversation={})
     await dialogs.start([entry.entry_id, "embedding"])
     await dialogs.fill_in()
@@ -738,7 +782,7 @@ async def test_an_index_on_a_chroma_server(
     )
     form = await dialogs.fill_in()
     assert suggested(form, "advanced")["vector_store"] == "chroma"
-    # Back to the file: the address is not asked for any more.
+    # Back to the file: no step asks for the address.
     result = await dialogs.fill_in(**values, advanced={"vector_store": "embedded"})
     assert result["reason"] == "reconfigure_successful"
     (subentry,) = entry.get_subentries_of_type("embedding")
@@ -790,7 +834,7 @@ def page_data(schema: list[dict[str, Any]]) -> dict[str, Any]:
 async def test_an_untouched_page_changes_nothing(
     home: HomeAssistant, dialogs: Dialogs, ollama: OllamaStandIn, make_entry: MakeEntry
 ) -> None:
-    """Settings in a folded section are shown there, and sent back."""
+    """A closed section has the stored settings, and submits them unchanged."""
     agent = {
         "llm_temperature": 0.3,
         "llm_stream": False,
@@ -818,7 +862,7 @@ async def test_an_untouched_page_changes_nothing(
 async def test_an_untouched_first_dialog(
     home: HomeAssistant, dialogs: Dialogs, ollama: OllamaStandIn
 ) -> None:
-    """The suggestions for a model that nobody chose do no harm."""
+    """Suggested values of a role without a model add no subentry."""
     await dialogs.start(DOMAIN)
     form = await dialogs.fill_in(llm_base_url=ollama.url)
     data = page_data(form["data_schema"])

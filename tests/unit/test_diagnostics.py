@@ -1,4 +1,4 @@
-"""Diagnostics: everything that helps, no secret, nothing that people said."""
+"""Diagnostics: settings and measurements, without secrets and conversations."""
 
 import json
 from typing import Any
@@ -16,7 +16,7 @@ from tests.servers import OllamaStandIn
 async def test_diagnostics(
     home: HomeAssistant, ollama: OllamaStandIn, make_entry: MakeEntry
 ) -> None:
-    """Settings, what is loaded, and the adviser's table for each model."""
+    """They have settings, loaded models, and the adviser's table for each model."""
     entry = await make_entry(
         ollama.url.replace("http://", "http://user:password@"),
         conversation={"prompt": "You are Ada's butler.", "llm_keep_alive": "45m"},

@@ -1,4 +1,4 @@
-"""The value of a keep_alive, and what each server is sent for it."""
+"""The value of a keep_alive, and what requests to each server carry for it."""
 
 import pytest
 
@@ -18,7 +18,7 @@ KEYS = {
     CONF_EXTERNAL_LLM_KEEP_ALIVE: "HOME_AGENT_EXTERNAL_LLM_KEEP_ALIVE",
     CONF_EMBEDDING_KEEP_ALIVE: "HOME_AGENT_EMBEDDING_KEEP_ALIVE",
 }
-# What is written: Ollama's field, LM Studio's ttl, seconds (None: for ever).
+# What is written: Ollama's field, LM Studio's ttl, seconds (None: never unloaded).
 VALID = [
     ("5m", "5m", 300, 300),
     ("1h30m", "1h30m", 5400, 5400),
@@ -33,6 +33,7 @@ VALID = [
     ("2562047h", "2562047h", 2562047 * 3600, 2562047 * 3600),
     ("-1", -1, None, None),
     (-1, -1, None, None),
+    ("-5m", -1, None, None),
     ("-1m", -1, None, None),
     ("-0.5h", -1, None, None),
     ("0", 0, None, 0),
@@ -40,7 +41,7 @@ VALID = [
     ("0s", 0, None, 0),
     ("-0s", 0, None, 0),
     ("0h0m", 0, None, 0),
-    # Less than a nanosecond is nothing, for a server too.
+    # Ollama rounds less than a nanosecond down to 0, too.
     ("0.0000001ms", 0, None, 0),
 ]
 INVALID = [
@@ -57,7 +58,7 @@ INVALID = [
 def test_valid(
     written: str | int, ollama: str | int, ttl: int | None, seconds: float | None
 ) -> None:
-    """Each server is sent what means the same to it."""
+    """Each server gets the value that has this meaning there."""
     keep_alive = KeepAlive.parse(written)
     assert keep_alive.ollama == ollama
     assert type(keep_alive.ollama) is type(ollama)
@@ -71,7 +72,7 @@ def test_valid(
 
 @pytest.mark.parametrize("written", INVALID)
 def test_invalid(written: object) -> None:
-    """Anything else is refused with what to write instead."""
+    """Anything else is refused with a message that says what to write instead."""
     with pytest.raises(InvalidKeepAlive, match="30s, 5m or 1h30m"):
         KeepAlive.parse(written)  # type: ignore[arg-type]
 
@@ -83,7 +84,7 @@ def test_the_first_that_is_set_wins(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """The caller's, the configured, the environment's, 5m; for each role by itself."""
+    """The order is caller, configuration, environment, 5m; each role has its own."""
     assert KeepAlive.for_role(key, {}).text == "5m"
     assert KeepAlive.for_role(key, {key: None}).text == "5m"
     for other in KEYS.values():
@@ -95,13 +96,13 @@ def test_the_first_that_is_set_wins(
     assert KeepAlive.for_role(key, {key: "2h"}, 0).nanoseconds == 0
     monkeypatch.setenv(variable, "1 hour")
     assert KeepAlive.for_role(key, {}).text == "5m"
-    assert f"Ignoring {variable}: '1 hour' is not a keep_alive" in caplog.text
+    assert f"Ignoring {variable}: '1 hour' is not a valid keep_alive" in caplog.text
     with pytest.raises(InvalidKeepAlive):
         KeepAlive.for_role(key, {key: "5x"})
 
 
 def test_names_and_defaults() -> None:
-    """The names that the documents give."""
+    """The configuration keys and the default have the documented values."""
     assert CONF_LLM_KEEP_ALIVE == "llm_keep_alive"
     assert CONF_EXTERNAL_LLM_KEEP_ALIVE == "external_llm_keep_alive"
     assert CONF_EMBEDDING_KEEP_ALIVE == "embedding_keep_alive"

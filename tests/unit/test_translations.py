@@ -1,4 +1,4 @@
-"""Every text that is shown exists, and nothing else is kept."""
+"""Every text that is shown exists, is valid and is plain; no text is left over."""
 
 import ast
 import json
@@ -17,7 +17,6 @@ from custom_components.home_agent.prompt.entity_mode import EntityMode
 from custom_components.home_agent.residency import state as residency
 from custom_components.home_agent.servers import errors
 from custom_components.home_agent.servers.base import ServerKind
-from custom_components.home_agent.servers.factory import takes_keep_alive
 
 FOLDER = Path(custom_components.home_agent.__file__).parent
 TEXTS: dict[str, Any] = json.loads((FOLDER / "translations/en.json").read_text())
@@ -28,8 +27,17 @@ def sources() -> str:
     return "\n".join(path.read_text() for path in sorted(FOLDER.rglob("*.py")))
 
 
+def all_texts(value: dict[str, Any]) -> list[str]:
+    """Return all texts, however deep they are."""
+    return [
+        text
+        for item in value.values()
+        for text in (all_texts(item) if isinstance(item, dict) else [item])
+    ]
+
+
 def names(fields: forms.Fields) -> set[str]:
-    """Return the names of fields that are no sections."""
+    """Return the names of the fields that are not sections."""
     return {str(k.schema) for k, v in fields.items() if not hasattr(v, "options")}
 
 
@@ -40,7 +48,7 @@ def section_names(fields: forms.Fields, name: str) -> set[str]:
 
 
 def test_error_texts() -> None:
-    """Each exception has its text, and no text is left over."""
+    """Each exception has a text, and each text belongs to an exception."""
     keys = {
         error.key
         for error in vars(errors).values()
@@ -53,7 +61,7 @@ def test_error_texts() -> None:
 
 
 def test_dialog_errors() -> None:
-    """Each error of a role has a text, with the section's name before it."""
+    """Each error of a role has a text, for a section with its name in front."""
     own = {key for key in TEXTS["config"]["error"] if not key.startswith(("ex", "em"))}
     for role in (Role.EXTERNAL_LLM, Role.EMBEDDING):
         for key in own:
@@ -70,7 +78,7 @@ def test_dialog_errors() -> None:
 
 @pytest.mark.parametrize("role", list(Role))
 def test_fields_have_labels_and_descriptions(role: Role) -> None:
-    """In every dialog of a role."""
+    """Each field has both in every dialog of its role."""
     kind = {
         Role.LLM: "conversation",
         Role.EXTERNAL_LLM: "external_llm",
@@ -103,30 +111,87 @@ def test_fields_have_labels_and_descriptions(role: Role) -> None:
     assert section["data"].keys() == section["data_description"].keys() == expected
 
 
-def test_every_kind_of_server_has_its_words() -> None:
-    """Its name to choose, and its own rules where keep_alive has no effect."""
+def test_every_option_of_a_list_has_a_label() -> None:
+    """The presets of a keep_alive are labeled with the value that they stand for."""
     selectors = TEXTS["selector"]
     assert selectors["entity_mode"]["options"].keys() == set(EntityMode)
     kinds = set(ServerKind) - {ServerKind.CLOUD}
     assert selectors["server_kind"]["options"].keys() == {"automatic"} | kinds
-    rules = {key for key in selectors if key.startswith("own_rules_")}
-    assert rules == {
-        f"own_rules_{kind}" for kind in ServerKind if not takes_keep_alive(kind)
-    }
+    labels = {preset["value"]: preset["label"] for preset in forms.KEEP_ALIVE_PRESETS}
+    labels |= selectors["keep_alive"]["options"]
+    assert labels.keys() == {"0", "30s", "5m", "30m", "1h", "24h", "-1"}
+    for value, label in labels.items():
+        assert re.fullmatch(rf"\w[\w ]+ \({value}\)", label)
+    assert not selectors["keep_alive"]["options"].keys() & {"-1"}
 
 
 def test_keep_alive_says_what_it_is() -> None:
-    """What it does, examples, and that it is mainly for Ollama."""
-    text = json.dumps(TEXTS)
+    """Six help texts say what it does, give examples, and name Ollama."""
+    text = json.dumps(TEXTS["config"]) + json.dumps(TEXTS["config_subentries"])
     descriptions = re.findall(r'"\w*keep_alive": "(How long[^"]*)"', text)
     assert len(descriptions) == 6
-    for description in descriptions:
-        for part in ("in memory", "30s, 5m or 1h30m", "-1 to never", "Ollama"):
-            assert part in description
+    assert set(descriptions) == {
+        "How long the model stays loaded after an answer: 5m, 1h30m,"
+        " -1 (never unload) or 0 (at once). Empty: 5m. Mainly for Ollama."
+    }
+
+
+def test_hassfest_accepts_the_texts() -> None:
+    """The rules of hassfest's translations.py for the keys and texts used here."""
+    for selector in TEXTS["selector"].values():
+        assert selector.keys() <= {
+            "choices",
+            "fields",
+            "options",
+            "unit_of_measurement",
+        }
+        for key in selector["options"]:
+            assert re.fullmatch(r"(?!.+[_-]{2})(?![_-])[a-z0-9-_]+(?<![_-])", key)
+    for text in all_texts(TEXTS):
+        assert text == text.strip()
+        assert not re.search(
+            r"<[a-z]|'\{\w+\}'|https?://[a-z0-9.-]+\.[a-z]{2,5}\b", text
+        )
+
+
+@pytest.mark.parametrize(
+    "phrase",
+    [
+        *("anew", "for ever", "load ahead", "evicted", "rounds", "pushed out"),
+        *("own rules", "whoever", "beside it", "is told", "we ", "of ours", "shall"),
+    ],
+)
+def test_plain_words(phrase: str) -> None:
+    """No text has a phrase that readers would have to interpret."""
+    found = [text for text in all_texts(TEXTS) if phrase in text.lower()]
+    assert not found
+
+
+def test_unloading_is_explained_for_every_kind_of_server() -> None:
+    """keep_alive where it has an effect, else the server with its setting, if any."""
+    shown = {kind: forms.unloading_controlled_by(kind, "name") for kind in ServerKind}
+    assert {kind for kind, text in shown.items() if text == "keep_alive"} == {
+        ServerKind.DOCKER_MODEL_RUNNER,
+        ServerKind.LM_STUDIO,
+        ServerKind.OLLAMA,
+    }
+    assert {kind for kind, text in shown.items() if text == "name"} == {
+        ServerKind.CLOUD,
+        ServerKind.LITELLM,
+        ServerKind.OPENAI_COMPATIBLE,
+        ServerKind.TABBYAPI,
+        ServerKind.VLLM,
+    }
+    steps = [
+        TEXTS["config"]["step"]["models"],
+        *(sub["step"]["settings"] for sub in TEXTS["config_subentries"].values()),
+    ]
+    for step in steps:
+        assert "Unloading controlled by: {unloading}." in step["description"]
 
 
 def test_actions_have_texts_and_icons() -> None:
-    """Each action and each of its fields."""
+    """Each action and each of its fields has them."""
     services = yaml.safe_load((FOLDER / "services.yaml").read_text())
     icons = json.loads((FOLDER / "icons.json").read_text())
     assert services.keys() == TEXTS["services"].keys() == icons["services"].keys()
@@ -135,7 +200,7 @@ def test_actions_have_texts_and_icons() -> None:
 
 
 def test_entities_have_names_and_icons() -> None:
-    """Each, and each state of a list."""
+    """Each entity has them, and each of its states has a text."""
     icons = json.loads((FOLDER / "icons.json").read_text())["entity"]
     names = TEXTS["entity"]
     assert names.keys() == icons.keys()
@@ -154,8 +219,9 @@ def test_entities_have_names_and_icons() -> None:
 
 
 def test_repairs_have_texts() -> None:
-    """Each with the placeholders that are filled in, for each way to fix it."""
-    reported = set(re.findall(r'"(\w+)",\s+residency', sources()))
+    """Each repair has texts, which use only placeholders that are filled in."""
+    raised = r'"(\w+)",\s+(?:self\._)?residency'
+    reported = set(re.findall(raised, sources()))
     assert reported == {key.removesuffix("_by_hand") for key in TEXTS["issues"]}
     known = {
         *("cold_starts", "error", "held", "host", "indexed", "keep_alive", "limit"),
@@ -175,12 +241,12 @@ def test_the_dialog_for_a_new_key_names_each_role() -> None:
 
 
 def test_no_references() -> None:
-    """References are resolved when Home Assistant is built; ours would be shown."""
+    """Home Assistant resolves references of its own texts only, and shows others."""
     assert "[%key" not in json.dumps(TEXTS)
 
 
 def test_manifest() -> None:
-    """The order that Home Assistant wants, and nothing pinned."""
+    """The keys are in hassfest's order, and no requirement is pinned."""
     manifest = json.loads((FOLDER / "manifest.json").read_text())
     keys = list(manifest)
     assert keys == ["domain", "name", *sorted(keys[2:])]
@@ -188,7 +254,7 @@ def test_manifest() -> None:
 
 
 def test_no_blocking_client_library() -> None:
-    """Only what Home Assistant brings is imported."""
+    """Only modules that Home Assistant installs are imported."""
     allowed = {"aiohttp", "homeassistant", "numpy", "probatio", "yarl"}
     import sys
 

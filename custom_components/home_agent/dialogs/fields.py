@@ -1,4 +1,4 @@
-"""The fields of the dialogs."""
+"""The form fields of the dialogs, and the values that users write into them."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
@@ -10,8 +10,6 @@ from homeassistant.data_entry_flow import section
 from homeassistant.helpers import llm
 from homeassistant.helpers.selector import (
     BooleanSelector,
-    ConstantSelector,
-    ConstantSelectorConfig,
     NumberSelector,
     NumberSelectorConfig,
     NumberSelectorMode,
@@ -52,8 +50,13 @@ from ..const import (
 from ..keep_alive import default_keep_alive
 from ..model.role import THINK_OPTIONS, Role
 from ..prompt.entity_mode import EntityMode
-from ..servers.base import ModelCapability, ServerKind, ServerModel
-from ..servers.factory import takes_keep_alive
+from ..servers.base import (
+    ModelCapability,
+    ServerCapability,
+    ServerKind,
+    ServerModel,
+)
+from ..servers.factory import server_capabilities, takes_keep_alive
 from ..tools.external_llm import (
     CONVERSATION_NOTHING,
     CONVERSATION_OPTIONS,
@@ -65,19 +68,35 @@ from ..vector_store.engine import Engine
 
 SECTION_ADVANCED: Final = "advanced"
 KIND_AUTOMATIC: Final = "automatic"
-# A text in place of a field.
-OWN_RULES: Final = "own_rules"
 
-# Any other text is checked by config_flow.validate_keep_alive.
-KEEP_ALIVE_PRESETS: Final = ["0", "30s", "5m", "30m", "1h", "24h", "-1"]
+# The presets of a keep_alive. Their labels are translated; that of -1 cannot be,
+# since a translation key must not begin with a hyphen.
+KEEP_ALIVE_PRESETS: Final = [
+    *(
+        SelectOptionDict(value=value, label=value)
+        for value in ("0", "30s", "5m", "30m", "1h", "24h")
+    ),
+    SelectOptionDict(value="-1", label="Never unload (-1)"),
+]
+# Kinds of server that ignore keep_alive, and the setting of the server with which its
+# operator decides when an idle model is unloaded.
+_UNLOAD_SETTINGS: Final = {
+    ServerKind.KOBOLDCPP: "--adminunloadtimeout",
+    ServerKind.LEMONADE: "evict_idle_timeout, max_loaded_models",
+    ServerKind.LLAMA_CPP: "--sleep-idle-seconds",
+    ServerKind.LLAMA_CPP_ROUTER: "--sleep-idle-seconds, --models-max",
+    ServerKind.LLAMA_SWAP: "ttl",
+    ServerKind.LOCALAI: "LOCALAI_WATCHDOG_IDLE",
+}
 
 type Fields = dict[vol.Marker, Any]
 
 
 def new_subentry_values(role: Role) -> dict[str, Any]:
-    """Return what the form of a new model role suggests.
+    """Return the values that the form of a new model role suggests.
 
-    Not as defaults of the fields: those come back when a field is emptied.
+    They are not defaults of the fields, because Home Assistant fills a default in
+    again when the user clears the field.
     """
     keep_alive = role.key("keep_alive")
     values: dict[str, Any] = {keep_alive: default_keep_alive(keep_alive)}
@@ -91,7 +110,11 @@ def new_subentry_values(role: Role) -> dict[str, Any]:
 
 
 def address_fields(role: Role) -> Fields:
-    """Return address and key of a server; empty means the entry's own."""
+    """Return the fields for the address and the API key of a role's server.
+
+    Only the primary LLM needs an address: other roles use its server if they have
+    none of their own.
+    """
     marker = vol.Required if role is Role.LLM else vol.Optional
     return {
         marker(role.key("base_url")): TextSelector(),
@@ -100,10 +123,16 @@ def address_fields(role: Role) -> Fields:
 
 
 def server_kind_field() -> Fields:
-    """Return the choice to override what was found out about a server."""
+    """Return the field with which users override the detected kind of a server.
+
+    A cloud is not offered: its address alone decides that.
+    """
     return {
         vol.Required(Role.LLM.key("server_kind"), default=KIND_AUTOMATIC): _select(
-            [KIND_AUTOMATIC, *(kind for kind in ServerKind if kind != "cloud")],
+            [
+                KIND_AUTOMATIC,
+                *(kind for kind in ServerKind if kind is not ServerKind.CLOUD),
+            ],
             translation_key="server_kind",
         )
     }
@@ -116,36 +145,48 @@ def model_fields(
     required: bool,
     kind: ServerKind | None,
 ) -> Fields:
-    """Return model and keep_alive of a role.
+    """Return the fields for the model and the keep_alive of a role.
 
-    For a server that keeps its models by its own rules, these rules take the
-    place of keep_alive. kind is None where the server is not known yet.
+    There is no keep_alive field for a kind of server that ignores or refuses the
+    setting. kind is None if the server is not known yet.
     """
     marker = vol.Required if required else vol.Optional
     fields: Fields = {marker(role.key("model")): _model_select(role, models)}
     if kind is None or takes_keep_alive(kind):
         fields[vol.Optional(role.key("keep_alive"))] = keep_alive_select()
-    else:
-        fields[vol.Optional(OWN_RULES)] = ConstantSelector(
-            ConstantSelectorConfig(value=True, translation_key=f"own_rules_{kind}")
-        )
     return fields
 
 
+def unloading_controlled_by(kind: ServerKind, server: str) -> str:
+    """Return what decides when a server unloads an idle model.
+
+    That is keep_alive, or else the server itself: its name, with the setting that
+    its operator uses for this, if there is one.
+    """
+    if ServerCapability.KEEP_ALIVE in server_capabilities(kind):
+        return "keep_alive"
+    setting = _UNLOAD_SETTINGS.get(kind)
+    return f"{server} ({setting})" if setting else server
+
+
 def keep_alive_select() -> SelectSelector:
-    """Return the field for a keep_alive: presets, or any other text."""
-    return _select(KEEP_ALIVE_PRESETS, custom_value=True)
+    """Return the field for a keep_alive: presets, or any text that the user writes.
+
+    The steps of the dialogs validate the text, since a function in a form schema
+    cannot be sent to the browser.
+    """
+    return _select(KEEP_ALIVE_PRESETS, translation_key="keep_alive", custom_value=True)
 
 
 def num_ctx_number() -> NumberSelector:
-    """Return the field for a context size, in tokens."""
+    """Return the field for a context size in tokens."""
     return _number(512, 1048576)
 
 
 def conversation_fields(
     hass: HomeAssistant, entry: ConfigEntry[Any], kind: ServerKind
 ) -> Fields:
-    """Return what only a conversation agent has."""
+    """Return the fields that only a conversation agent has."""
     apis = [
         SelectOptionDict(value=api.id, label=api.name)
         for api in llm.async_get_apis(hass)
@@ -177,7 +218,7 @@ def conversation_fields(
 
 
 def external_llm_fields(kind: ServerKind) -> Fields:
-    """Return what only an external LLM has."""
+    """Return the fields that only an external LLM has."""
     return {
         vol.Required(
             CONF_EXTERNAL_LLM_CONVERSATION, default=CONVERSATION_NOTHING
@@ -190,7 +231,7 @@ def external_llm_fields(kind: ServerKind) -> Fields:
 
 
 def embedding_fields() -> Fields:
-    """Return what only an embedding model has."""
+    """Return the fields that only an embedding model has."""
     return {
         vol.Required(CONF_EMBEDDING_SEARCH_TOOL, default=True): BooleanSelector(),
     } | _advanced(
@@ -207,7 +248,7 @@ def embedding_fields() -> Fields:
 
 
 def chroma_fields() -> Fields:
-    """Return address and key of a Chroma server."""
+    """Return the fields for the address and the API key of a Chroma server."""
     return {
         vol.Required(CONF_CHROMA_URL): TextSelector(),
         vol.Optional(vol.Secret(CONF_CHROMA_API_KEY)): _password(),
@@ -215,7 +256,11 @@ def chroma_fields() -> Fields:
 
 
 def sampling_fields(role: Role, kind: ServerKind) -> Fields:
-    """Return how a chat model answers; empty leaves it to the server."""
+    """Return the fields that say how a chat model answers.
+
+    A request carries no value for a field that is left empty: the server's own
+    default then holds.
+    """
     fields: Fields = {
         vol.Optional(role.key("temperature")): _number(0, 2, step=0.05),
         vol.Optional(role.key("top_p")): _number(0, 1, step=0.05),
@@ -231,31 +276,36 @@ def sampling_fields(role: Role, kind: ServerKind) -> Fields:
 
 
 def default_think(role: Role, kind: ServerKind) -> str:
-    """Return how much a new role's model thinks before it answers.
+    """Return whether the model of a new role thinks before it answers.
 
-    A voice assistant should answer at once. Servers other than Ollama may not
-    know the field.
+    Off on Ollama, since a voice assistant should answer at once. Other kinds of
+    server may not know the setting, so that their own default holds.
     """
     return "off" if kind is ServerKind.OLLAMA and role is Role.LLM else "default"
 
 
 def flattened(user_input: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what was filled in, sections opened and empty fields left out."""
+    """Return the values of a form as one flat mapping.
+
+    Values inside sections move to the top, texts lose blanks at their ends, and
+    empty fields are left out.
+    """
     flat: dict[str, Any] = {}
     for key, value in user_input.items():
         flat |= flattened(value) if isinstance(value, Mapping) else {key: value}
     return {
         key: value.strip() if isinstance(value, str) else value
         for key, value in flat.items()
-        if value not in (None, "", []) and key != OWN_RULES
+        if value not in (None, "", [])
     }
 
 
 def with_sections(fields: Fields, values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return flat values as the suggested values of fields with sections.
+    """Return flat values as suggested values for fields with sections.
 
-    A section has no default of its own: Home Assistant's web interface would take
-    that, and none of the values and defaults inside.
+    Each section gets all values. No section has a default of its own: Home
+    Assistant's web interface would use it and ignore the values and defaults of the
+    fields inside.
     """
     return dict(values) | {
         marker.schema: values
@@ -265,14 +315,14 @@ def with_sections(fields: Fields, values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _advanced(fields: Fields) -> Fields:
-    """Return fields folded away."""
+    """Return the fields as one section that is closed at first."""
     return {
         vol.Optional(SECTION_ADVANCED): section(vol.Schema(fields), {"collapsed": True})
     }
 
 
 def _server_fields(role: Role) -> Fields:
-    """Return what a role asks of its server: warm-up and idle timeout."""
+    """Return the fields for the warm-up and the idle timeout (seconds) of a role."""
     return {
         vol.Required(role.key("warm_up"), default=True): BooleanSelector(),
         vol.Optional(role.key("idle_timeout"), default=DEFAULT_IDLE_TIMEOUT): _number(
@@ -282,7 +332,11 @@ def _server_fields(role: Role) -> Fields:
 
 
 def _model_select(role: Role, models: Iterable[ServerModel]) -> SelectSelector:
-    """Return the server's models that can have a role, or any other name."""
+    """Return the field for a role's model.
+
+    It lists the models of the server that fit the role, and accepts any other
+    name: the list of a cloud may be incomplete.
+    """
     wanted = (
         ModelCapability.EMBEDDING if role is Role.EMBEDDING else ModelCapability.CHAT
     )
@@ -297,7 +351,7 @@ def _select(
     multiple: bool = False,
     custom_value: bool = False,
 ) -> SelectSelector:
-    """Return a drop-down list."""
+    """Return a drop-down list; custom_value lets users write another value."""
     config = SelectSelectorConfig(
         options=options,
         multiple=multiple,
@@ -310,7 +364,7 @@ def _select(
 
 
 def _password() -> TextSelector:
-    """Return the field for a secret."""
+    """Return a text field that hides what is written."""
     return TextSelector(
         TextSelectorConfig(
             type=TextSelectorType.PASSWORD, autocomplete="current-password"
@@ -319,14 +373,14 @@ def _password() -> TextSelector:
 
 
 def _multiline() -> TextSelector:
-    """Return a field for more than a line."""
+    """Return a text field of several lines."""
     return TextSelector(TextSelectorConfig(multiline=True))
 
 
 def _number(
     minimum: float, maximum: float, *, step: float = 1, unit: str | None = None
 ) -> NumberSelector:
-    """Return a field for a number."""
+    """Return a field for a number between minimum and maximum."""
     config = NumberSelectorConfig(
         min=minimum, max=maximum, step=step, mode=NumberSelectorMode.BOX
     )

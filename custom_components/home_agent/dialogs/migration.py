@@ -1,7 +1,7 @@
-"""Take over flat entries of version 1, written by aradlein/hass-agent-llm.
+"""Migrate entries of version 1, which aradlein/hass-agent-llm has written.
 
-Its keys are in the entry's data (the connection) and options (the rest), and
-options win.
+They have no subentries. The connection is in the entry's data, everything else in
+its options; if a key is in both, the options count.
 """
 
 from collections.abc import Mapping
@@ -50,8 +50,8 @@ from ..vector_store.engine import Engine
 
 _LOGGER = logging.getLogger(__name__)
 
-# Settings with the same meaning and name in both versions, and their defaults
-# there: what was not saved had them.
+# Settings that mean the same and have the same key in both versions, each with its
+# default of version 1, which did not store a default.
 _CONVERSATION: Final = {
     CONF_LLM_MODEL: "gpt-4o-mini",
     CONF_LLM_KEEP_ALIVE: None,
@@ -75,8 +75,9 @@ _ENTITY_MODES: Final = {
     "direct": EntityMode.ASSIST,
     "vector_db": EntityMode.RETRIEVAL,
 }
-# Read below under other names, or served by Home Assistant itself now.
-_TAKEN_OVER: Final = {
+# Settings that the functions below read themselves, or that Home Assistant offers by
+# now: they are not reported as lost.
+_OTHER_KNOWN: Final = {
     CONF_LLM_BASE_URL,
     CONF_LLM_API_KEY,
     CONF_LLM_HEADERS,
@@ -103,11 +104,13 @@ _TAKEN_OVER: Final = {
 
 @callback
 def async_migrate_from_version_1(hass: HomeAssistant, entry: ConfigEntry[Any]) -> None:
-    """Make an entry of version 2, with subentries, of a flat one."""
+    """Turn a flat entry of version 1 into one of version 2 with subentries."""
     old: dict[str, Any] = {**entry.data, **entry.options}
     conversation = _conversation(old)
     if old.get("external_llm_enabled"):
-        external = _new_subentry(SUBENTRY_EXTERNAL_LLM, _taken(old, _EXTERNAL_LLM))
+        external = _new_subentry(
+            SUBENTRY_EXTERNAL_LLM, _same_settings(old, _EXTERNAL_LLM)
+        )
         hass.config_entries.async_add_subentry(entry, external)
         conversation[CONF_EXTERNAL_LLMS] = [external.subentry_id]
     if old.get("vector_db_enabled"):
@@ -116,11 +119,10 @@ def async_migrate_from_version_1(hass: HomeAssistant, entry: ConfigEntry[Any]) -
     hass.config_entries.async_add_subentry(
         entry, _new_subentry(SUBENTRY_CONVERSATION, conversation, entry.title)
     )
-    known = {*_TAKEN_OVER, *_CONVERSATION, *_EXTERNAL_LLM, *_EMBEDDING}
+    known = {*_OTHER_KNOWN, *_CONVERSATION, *_EXTERNAL_LLM, *_EMBEDDING}
     if unused := sorted(old.keys() - known):
         _LOGGER.warning(
-            "%s was taken over from version 1, but these settings have no"
-            " counterpart: %s",
+            "%s was migrated from version 1, but these settings no longer exist: %s",
             entry.title,
             ", ".join(unused),
         )
@@ -141,8 +143,8 @@ def async_migrate_from_version_1(hass: HomeAssistant, entry: ConfigEntry[Any]) -
 
 
 def _conversation(old: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the data of the conversation subentry."""
-    data = _taken(old, _CONVERSATION)
+    """Return the data of the subentry of the conversation agent."""
+    data = _same_settings(old, _CONVERSATION)
     data[CONF_LLM_HASS_API] = [llm.LLM_API_ASSIST]
     data[CONF_LLM_THINK] = "default" if old.get("thinking_enabled", True) else "off"
     prompt = llm.DEFAULT_INSTRUCTIONS_PROMPT
@@ -154,7 +156,7 @@ def _conversation(old: Mapping[str, Any]) -> dict[str, Any]:
     if (messages := old.get("history_max_messages")) and old.get(
         "history_enabled", True
     ):
-        # It counted messages, two of them a round.
+        # Version 1 counted messages: a question and its answer are two.
         data[CONF_MAX_HISTORY] = max(1, int(messages) // 2)
     if mode := _ENTITY_MODES.get(old.get("context_mode", "")):
         data[CONF_ENTITY_MODE] = str(mode)
@@ -164,8 +166,8 @@ def _conversation(old: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _embedding(old: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the data of the embedding subentry."""
-    data = _taken(old, _EMBEDDING)
+    """Return the data of the subentry of the embedding model."""
+    data = _same_settings(old, _EMBEDDING)
     data[CONF_EMBEDDING_MODEL] = old.get(
         "vector_db_embedding_model", "text-embedding-3-small"
     )
@@ -183,10 +185,13 @@ def _embedding(old: Mapping[str, Any]) -> dict[str, Any]:
     return data
 
 
-def _taken(old: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the settings that keep their names, without those left empty.
+def _same_settings(
+    old: Mapping[str, Any], defaults: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Return the settings whose keys are the same in both versions.
 
-    An invalid keep_alive becomes the default: version 1 took any text.
+    Settings without a value are left out. An invalid keep_alive becomes the
+    default: version 1 stored any text.
     """
     data = {key: old.get(key, default) for key, default in defaults.items()}
     for key, value in data.items():
@@ -204,7 +209,7 @@ def _taken(old: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any
 def _new_subentry(
     subentry_type: str, data: dict[str, Any], title: str = ""
 ) -> ConfigSubentry:
-    """Return a subentry, with its model's name for a title where none is given."""
+    """Return a subentry; without a title, it is named after its model."""
     model: str = next(value for key, value in data.items() if key.endswith("_model"))
     return ConfigSubentry(
         data=MappingProxyType(data),
@@ -217,12 +222,16 @@ def _new_subentry(
 def _free_unique_id(
     hass: HomeAssistant, entry: ConfigEntry[Any], root: str
 ) -> str | None:
-    """Return the unique id of a server, None if another entry has it already.
+    """Return root as the unique id of an entry, None if another entry has it.
 
     Version 1 allowed several entries for one server.
     """
     other = hass.config_entries.async_entry_for_domain_unique_id(entry.domain, root)
     if other in (None, entry):
         return root
-    _LOGGER.info("Another entry uses %s too", shown_host(root))
+    _LOGGER.info(
+        "%s has no unique id: another entry uses the server %s too",
+        entry.title,
+        shown_host(root),
+    )
     return None

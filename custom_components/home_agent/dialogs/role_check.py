@@ -1,4 +1,4 @@
-"""Check a role's configuration against its server, before it is saved."""
+"""Check the configuration of a role with its server before it is saved."""
 
 import asyncio
 from collections.abc import Mapping
@@ -23,17 +23,18 @@ from ..servers.messages import ChatRequest
 
 _LOGGER = logging.getLogger(__name__)
 
-# A server that refuses a field says so at once; one that loads the model first
-# did not refuse it. Nobody waits for a cold model in a dialog.
-TRY_TIMEOUT: Final = 15.0
+# Seconds for a trial request. A server that refuses a field answers at once; one
+# that loads the model first has accepted it, and the dialog need not wait for that.
+TRIAL_TIMEOUT: Final = 15.0
 
 
 @dataclass(slots=True)
 class RoleCheck:
-    """What a check found.
+    """The result of a check.
 
-    errors are translation keys by the configuration key of their field; learned
-    is what to store of the server, by configuration key.
+    errors has a translation key for each configuration key with an error. learned
+    has what was found out about the server, by configuration key: it is stored with
+    the configuration.
     """
 
     errors: dict[str, str] = field(default_factory=dict)
@@ -43,9 +44,9 @@ class RoleCheck:
 async def async_check_role(
     hass: HomeAssistant, config: Mapping[str, Any], role: Role
 ) -> RoleCheck:
-    """Check address, keep_alive, server and model of a role.
+    """Check the address, the keep_alive, the server and the model of a role.
 
-    config is flat, as users fill it in.
+    config is the flat configuration: the values of the form and those of the entry.
     """
     check = RoleCheck()
     own = Role.LLM
@@ -71,7 +72,7 @@ async def async_check_role(
             check.errors[role.key("model")] = error
             return check
         if server.kind is ServerKind.OPENAI_COMPATIBLE:
-            await _async_try(server, model, keep_alive, role)
+            await _async_try_keep_alive(server, model, keep_alive, role)
     except ModelNotFound:
         check.errors[role.key("model")] = "model_not_found"
         return check
@@ -85,8 +86,11 @@ async def async_check_role(
 
 
 def error_field(err: ModelServerError) -> tuple[str, str]:
-    """Return the name of the field that an error belongs to, and its key."""
-    _LOGGER.debug("The dialog's server failed: %s", err.log_text)
+    """Return the field that shows an error of a server, and its translation key.
+
+    The field is a name without the prefix of a role, such as "base_url".
+    """
+    _LOGGER.debug("A check of the server failed: %s", err.log_text)
     match err:
         case InvalidAuth():
             return "api_key", "invalid_auth"
@@ -101,15 +105,17 @@ def error_field(err: ModelServerError) -> tuple[str, str]:
 def _model_error(
     server: ModelServer, models: list[ServerModel], name: str, role: Role
 ) -> str | None:
-    """Return why a model cannot have a role, None if it can.
+    """Return the translation key of why a model does not fit a role, else None.
 
-    A cloud's list may be incomplete: Azure lists models, but is asked for
-    deployments.
+    A model that is missing in the list of a cloud is accepted: Azure lists models,
+    but requests name deployments.
     """
     found = server.find(name, models)
     if found is None:
-        is_complete = server.kind is not ServerKind.CLOUD and models
-        return "model_not_found" if is_complete else None
+        if server.kind is ServerKind.CLOUD or not models:
+            _LOGGER.debug("%s does not list %s; it is accepted", server.http.host, name)
+            return None
+        return "model_not_found"
     if role is not Role.EMBEDDING and not found.may(ModelCapability.CHAT):
         return "model_cannot_chat"
     if role is Role.EMBEDDING and not (
@@ -119,15 +125,22 @@ def _model_error(
     return None
 
 
-async def _async_try(
+async def _async_try_keep_alive(
     server: ModelServer, model: str, keep_alive: KeepAlive, role: Role
 ) -> None:
-    """Send one small request, to see whether the server refuses keep_alive.
+    """Send one small request to find out whether the server refuses keep_alive.
 
-    Raise ModelNotFound or InvalidAuth; any other failure says nothing about it.
+    The server object remembers a refusal. Raise ModelNotFound or InvalidAuth; any
+    other failure is logged only, since it need not be about keep_alive.
     """
+    _LOGGER.debug(
+        "A trial request with keep_alive %s goes to %s, model %s",
+        keep_alive.text,
+        server.http.host,
+        model,
+    )
     try:
-        async with asyncio.timeout(TRY_TIMEOUT):
+        async with asyncio.timeout(TRIAL_TIMEOUT):
             if role is Role.EMBEDDING:
                 await server.embed(model, ["test"], keep_alive)
             else:
@@ -142,6 +155,17 @@ async def _async_try(
     except ModelNotFound, InvalidAuth:
         raise
     except ModelServerError as err:
-        _LOGGER.info("A trial request failed, which may be harmless: %s", err.log_text)
+        _LOGGER.debug(
+            "The trial request failed, which need not be about keep_alive: %s",
+            err.log_text,
+        )
     except TimeoutError:
-        _LOGGER.debug("%s takes long to answer, and does not refuse keep_alive", model)
+        _LOGGER.debug(
+            "The trial request has no answer after %.0f s: keep_alive is not refused",
+            TRIAL_TIMEOUT,
+        )
+    else:
+        _LOGGER.debug(
+            "The trial request was answered; keep_alive is %s",
+            "refused" if server.keep_alive_refused else "accepted or ignored",
+        )

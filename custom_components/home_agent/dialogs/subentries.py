@@ -1,6 +1,7 @@
-"""The dialogs of the model roles: one subentry each."""
+"""The dialogs that add or change a model role; each role is a subentry."""
 
 from abc import abstractmethod
+import logging
 from typing import Any, ClassVar, override
 
 from homeassistant.config_entries import (
@@ -22,8 +23,9 @@ from ..const import (
     SUBENTRY_EMBEDDING,
 )
 from ..model.role import ModelRole, Role
-from ..servers.address import clean_url
+from ..servers.address import clean_url, shown_host
 from ..servers.base import ModelServer, ServerModel
+from ..servers.detect import server_name
 from ..servers.errors import CannotConnect, InvalidAuth, ModelServerError
 from ..vector_store.chroma import async_check_chroma
 from ..vector_store.engine import Engine
@@ -37,9 +39,12 @@ from .fields import (
     flattened,
     model_fields,
     new_subentry_values,
+    unloading_controlled_by,
     with_sections,
 )
 from .role_check import async_check_role, error_field
+
+_LOGGER = logging.getLogger(__name__)
 
 
 class RoleFlow(ConfigSubentryFlow):
@@ -48,7 +53,7 @@ class RoleFlow(ConfigSubentryFlow):
     role: ClassVar[Role]
 
     def __init__(self) -> None:
-        """Start before the first dialog."""
+        """Start without a server."""
         self._values: dict[str, Any] = {}
         self._address: dict[str, Any] = {}
         self._server: ModelServer
@@ -60,7 +65,7 @@ class RoleFlow(ConfigSubentryFlow):
 
     @property
     def _is_new(self) -> bool:
-        """Return whether the role is added, not changed."""
+        """Return whether the dialog adds a role; otherwise it changes one."""
         return self.source == SOURCE_USER
 
     async def async_step_user(
@@ -78,7 +83,7 @@ class RoleFlow(ConfigSubentryFlow):
         return await self._async_first_step()
 
     async def _async_first_step(self) -> SubentryFlowResult:
-        """Begin, with the server where the role may have one of its own."""
+        """Show the first form; abort if the entry has no connected server."""
         if self._get_entry().state is not ConfigEntryState.LOADED:
             return self.async_abort(reason="entry_not_loaded")
         return await self.async_step_server()
@@ -86,7 +91,7 @@ class RoleFlow(ConfigSubentryFlow):
     async def async_step_server(
         self, user_input: dict[str, Any] | None = None
     ) -> SubentryFlowResult:
-        """Ask for the role's server; empty means the entry's own."""
+        """Ask for the server of the role; an empty form is the server of the entry."""
         errors: dict[str, str] = {}
         if user_input is not None:
             self._address = flattened(user_input)
@@ -97,7 +102,7 @@ class RoleFlow(ConfigSubentryFlow):
     async def async_step_settings(
         self, user_input: dict[str, Any] | None = None
     ) -> SubentryFlowResult:
-        """Ask for the model and everything else, and save it."""
+        """Ask for the model and its settings, check them, and save them."""
         errors: dict[str, str] = {}
         if user_input is not None:
             data = self._address | flattened(user_input)
@@ -105,7 +110,7 @@ class RoleFlow(ConfigSubentryFlow):
             check = await async_check_role(self.hass, config, self.role)
             if not check.errors:
                 return await self._async_save(data, check.learned)
-            # The server has no field here: it was asked for in the step before.
+            # The fields of the server are in the step before.
             errors = {
                 field if field not in _address_keys(self.role) else "base": error
                 for field, error in check.errors.items()
@@ -117,7 +122,9 @@ class RoleFlow(ConfigSubentryFlow):
             kind=self._server.kind,
         )
         fields |= self._fields(self._server)
-        return self._form("settings", fields, user_input, errors)
+        return self._form(
+            "settings", fields, user_input, errors, self._server_placeholders()
+        )
 
     def _form(
         self,
@@ -125,8 +132,12 @@ class RoleFlow(ConfigSubentryFlow):
         fields: Fields,
         user_input: dict[str, Any] | None,
         errors: dict[str, str],
+        placeholders: dict[str, str] | None = None,
     ) -> SubentryFlowResult:
-        """Show a form, filled with what was written or is stored."""
+        """Show a form with the user's input, or at first with the stored values.
+
+        placeholders are those of the step's description.
+        """
         values = user_input
         if values is None:
             values = with_sections(fields, self._values)
@@ -134,17 +145,27 @@ class RoleFlow(ConfigSubentryFlow):
             step_id=step_id,
             data_schema=self.add_suggested_values_to_schema(vol.Schema(fields), values),
             errors=errors,
+            description_placeholders=placeholders,
         )
 
+    def _server_placeholders(self) -> dict[str, str]:
+        """Return which server a role uses, and what unloads its models."""
+        kind = self._server.kind
+        name = server_name(kind, self._server.connection.url)
+        return {"server": name, "unloading": unloading_controlled_by(kind, name)}
+
     async def _async_find_server(self) -> dict[str, str]:
-        """Connect to the role's server and list its models; return errors."""
+        """Connect to the server of the role, and list its models.
+
+        Return errors by field.
+        """
         url_key = self.role.key("base_url")
         if url := self._address.get(url_key):
             try:
                 self._address[url_key] = clean_url(url)
             except ValueError:
                 return {url_key: "invalid_url"}
-        # Only the connection matters yet: the model is chosen in the next step.
+        # ModelRole needs a model, but the user chooses it in the next step.
         config = {**self._get_entry().data, **self._address, self.role.key("model"): ""}
         try:
             self._server = await ModelRole(self.hass, config, self.role).server()
@@ -152,12 +173,23 @@ class RoleFlow(ConfigSubentryFlow):
         except ModelServerError as err:
             name, error = error_field(err)
             return {self.role.key(name): error}
+        _LOGGER.debug(
+            "The server at %s, used as %s for the role %s, has %d models",
+            shown_host(self._server.connection.url),
+            self._server.kind,
+            self.role,
+            len(self._models),
+        )
         return {}
 
     async def _async_save(
         self, data: dict[str, Any], learned: dict[str, Any]
     ) -> SubentryFlowResult:
-        """Save the role, and what was learned of its server where that belongs."""
+        """Save data in the subentry.
+
+        What was learned about the server is saved with it: in the entry if the role
+        uses the server of the entry, else in the subentry.
+        """
         entry = self._get_entry()
         model = data[self.role.key("model")]
         if self.role is Role.LLM or self.role.key("base_url") not in data:
@@ -169,7 +201,7 @@ class RoleFlow(ConfigSubentryFlow):
         if self._is_new:
             return self.async_create_entry(title=model, data=data)
         subentry = self._get_reconfigure_subentry()
-        # A title that is not the model's name is one that the user gave.
+        # The user has renamed the subentry if its title is not the model.
         renamed = subentry.title != subentry.data[self.role.key("model")]
         return self.async_update_and_abort(
             entry,
@@ -180,7 +212,7 @@ class RoleFlow(ConfigSubentryFlow):
 
 
 class ConversationFlow(RoleFlow):
-    """Add or change a conversation agent; its server is the entry's."""
+    """Add or change a conversation agent, which uses the server of the entry."""
 
     role = Role.LLM
 
@@ -188,7 +220,10 @@ class ConversationFlow(RoleFlow):
     async def async_step_server(
         self, user_input: dict[str, Any] | None = None
     ) -> SubentryFlowResult:
-        """Go on to the settings, without what is there no more."""
+        """Connect to the server, and go on to the settings.
+
+        LLM APIs and external LLMs that no longer exist are left out of the form.
+        """
         if errors := await self._async_find_server():
             return self.async_abort(reason=next(iter(errors.values())))
         apis = {api.id for api in llm.async_get_apis(self.hass)}
@@ -223,7 +258,7 @@ class EmbeddingFlow(RoleFlow):
     role = Role.EMBEDDING
 
     def __init__(self) -> None:
-        """Start before the first dialog."""
+        """Start without checked data."""
         super().__init__()
         self._checked: dict[str, Any] = {}
         self._learned: dict[str, Any] = {}
@@ -232,7 +267,7 @@ class EmbeddingFlow(RoleFlow):
     async def async_step_user(
         self, user_input: dict[str, Any] | None = None
     ) -> SubentryFlowResult:
-        """Add the embedding model; one is enough to index the entities."""
+        """Add the embedding model; abort if there is one already."""
         if any(self._get_entry().get_subentries_of_type(SUBENTRY_EMBEDDING)):
             return self.async_abort(reason="already_configured")
         return await super().async_step_user(user_input)
@@ -246,7 +281,7 @@ class EmbeddingFlow(RoleFlow):
     async def _async_save(
         self, data: dict[str, Any], learned: dict[str, Any]
     ) -> SubentryFlowResult:
-        """Save the role; before that, ask for the server of a store that has one."""
+        """Save the role; ask for a Chroma server first if the index is to be there."""
         if data.get(CONF_VECTOR_STORE) != Engine.CHROMA:
             return await super()._async_save(data, learned)
         self._checked, self._learned = data, learned
@@ -255,31 +290,44 @@ class EmbeddingFlow(RoleFlow):
     async def async_step_chroma(
         self, user_input: dict[str, Any] | None = None
     ) -> SubentryFlowResult:
-        """Ask for the Chroma server, and see whether it answers."""
+        """Ask for the Chroma server, and check that it answers."""
         errors: dict[str, str] = {}
         if user_input is not None:
             chroma = flattened(user_input)
-            try:
-                chroma[CONF_CHROMA_URL] = clean_url(chroma[CONF_CHROMA_URL])
-                session = async_get_clientsession(self.hass)
-                key = chroma.get(CONF_CHROMA_API_KEY)
-                await async_check_chroma(session, chroma[CONF_CHROMA_URL], key)
-            except ValueError:
-                errors[CONF_CHROMA_URL] = "invalid_url"
-            except InvalidAuth:
-                errors[CONF_CHROMA_API_KEY] = "invalid_auth"
-            except CannotConnect:
-                errors[CONF_CHROMA_URL] = "cannot_connect"
-            except ModelServerError:
-                errors[CONF_CHROMA_URL] = "no_chroma"
-            else:
+            if not (errors := await self._async_check_chroma(chroma)):
                 data = self._checked | chroma
                 return await super()._async_save(data, self._learned)
         return self._form("chroma", chroma_fields(), user_input, errors)
 
+    async def _async_check_chroma(self, chroma: dict[str, Any]) -> dict[str, str]:
+        """Check that a Chroma server answers; return errors by field.
+
+        The address in chroma is replaced by its cleaned form.
+        """
+        try:
+            chroma[CONF_CHROMA_URL] = clean_url(chroma[CONF_CHROMA_URL])
+            await async_check_chroma(
+                async_get_clientsession(self.hass),
+                chroma[CONF_CHROMA_URL],
+                chroma.get(CONF_CHROMA_API_KEY),
+            )
+        except ValueError:
+            return {CONF_CHROMA_URL: "invalid_url"}
+        except ModelServerError as err:
+            _LOGGER.debug("The check of a Chroma server failed: %s", err.log_text)
+            match err:
+                case InvalidAuth():
+                    return {CONF_CHROMA_API_KEY: "invalid_auth"}
+                case CannotConnect():
+                    return {CONF_CHROMA_URL: "cannot_connect"}
+                case _:
+                    return {CONF_CHROMA_URL: "no_chroma"}
+        _LOGGER.debug("%s is a Chroma server", shown_host(chroma[CONF_CHROMA_URL]))
+        return {}
+
 
 def _address_keys(role: Role) -> set[str]:
-    """Return the keys of errors that have no field beside the model."""
+    """Return the configuration keys that have no field in the settings step."""
     return {
         owner.key(name)
         for owner in (role, Role.LLM)

@@ -11,6 +11,35 @@ from custom_components.home_agent.const import DOMAIN
 from tests.conftest import say, speech
 from tests.servers import OllamaStandIn
 
+# The options of a version-1 entry, without addresses.
+OPTIONS = {
+    "llm_model": "llama3.2:3b",
+    "llm_keep_alive": "1h",
+    "llm_temperature": 0.5,
+    "llm_max_tokens": 300,
+    "llm_top_p": 0.8,
+    "thinking_enabled": False,
+    "history_max_messages": 10,
+    "prompt_use_default": False,
+    "prompt_custom": "Be a butler.",
+    "prompt_custom_additions": "Be brief.",
+    "external_llm_enabled": True,
+    "external_llm_api_key": "key",
+    "external_llm_model": "llama3.2:70b",
+    "external_llm_temperature": 0.9,
+    "external_llm_max_tokens": 700,
+    "external_llm_tool_description": "Ask it.",
+    "external_llm_keep_alive": "-1",
+    "vector_db_enabled": True,
+    "vector_db_host": "127.0.0.1",
+    "vector_db_port": 1,
+    "vector_db_top_k": 7,
+    "context_mode": "vector_db",
+    "vector_db_embedding_model": "nomic-embed-text",
+    "embedding_keep_alive": "10m",
+    "session_timeout": 3600,
+}
+
 
 async def migrated(
     hass: HomeAssistant, data: dict[str, Any], options: dict[str, Any] | None = None
@@ -35,46 +64,20 @@ def subentries(entry: MockConfigEntry) -> dict[str, dict[str, Any]]:
 async def test_everything_that_has_a_counterpart(
     home: HomeAssistant, ollama: OllamaStandIn, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Options win; what has no counterpart is logged in one line."""
-    entry = await migrated(
-        home,
-        {
-            "name": "Home Agent",
-            "llm_base_url": f"{ollama.url}/v1",
-            "llm_api_key": "key",
-            "llm_model": "old",
-            "llm_proxy_headers": {"X-Proxy": "p"},
-        },
-        {
-            "llm_model": "llama3.2:3b",
-            "llm_keep_alive": "1h",
-            "llm_temperature": 0.5,
-            "llm_max_tokens": 300,
-            "llm_top_p": 0.8,
-            "thinking_enabled": False,
-            "history_max_messages": 10,
-            "prompt_use_default": False,
-            "prompt_custom": "Be a butler.",
-            "prompt_custom_additions": "Be brief.",
-            "external_llm_enabled": True,
-            "external_llm_base_url": f"{ollama.url}/v1/",
-            "external_llm_api_key": "key",
-            "external_llm_model": "llama3.2:70b",
-            "external_llm_temperature": 0.9,
-            "external_llm_max_tokens": 700,
-            "external_llm_tool_description": "Ask it.",
-            "external_llm_keep_alive": "-1",
-            "vector_db_enabled": True,
-            "vector_db_host": "127.0.0.1",
-            "vector_db_port": 1,
-            "vector_db_top_k": 7,
-            "context_mode": "vector_db",
-            "vector_db_embedding_model": "nomic-embed-text",
-            "vector_db_embedding_base_url": ollama.url,
-            "embedding_keep_alive": "10m",
-            "session_timeout": 3600,
-        },
-    )
+    """Options count before data; the log names the settings that are lost."""
+    url = ollama.url
+    data = {
+        "name": "Home Agent",
+        "llm_base_url": f"{url}/v1",
+        "llm_api_key": "key",
+        "llm_model": "old",
+        "llm_proxy_headers": {"X-Proxy": "p"},
+    }
+    options = {
+        "external_llm_base_url": f"{url}/v1/",
+        "vector_db_embedding_base_url": url,
+    }
+    entry = await migrated(home, data, OPTIONS | options)
     assert entry.state is ConfigEntryState.LOADED
     assert entry.unique_id == ollama.url
     assert dict(entry.data) == {
@@ -83,9 +86,8 @@ async def test_everything_that_has_a_counterpart(
         "llm_proxy_headers": {"X-Proxy": "p"},
         "llm_server_kind": "ollama",
     }
-    data = subentries(entry)
     (external,) = entry.get_subentries_of_type("external_llm")
-    assert data == {
+    assert subentries(entry) == {
         "conversation": {
             "llm_model": "llama3.2:3b",
             "llm_keep_alive": "1h",
@@ -118,14 +120,14 @@ async def test_everything_that_has_a_counterpart(
         },
     }
     (line,) = (r.getMessage() for r in caplog.records if "version 1" in r.getMessage())
-    assert line.endswith("no counterpart: session_timeout")
+    assert line.endswith("no longer exist: session_timeout")
     said = speech(await say(home, "Hello", agent_id="conversation.home_agent"))
     assert said.startswith("Hello!")
     assert ollama.sent("/api/chat")[0]["keep_alive"] == "1h"
 
 
 async def test_the_least(home: HomeAssistant, ollama: OllamaStandIn) -> None:
-    """What was not saved had version 1's defaults; keep_alive is 5m."""
+    """Settings that were not stored get the defaults of version 1; keep_alive is 5m."""
     entry = await migrated(
         home, {"llm_base_url": ollama.url, "llm_model": "llama3.2:3b"}
     )
@@ -140,7 +142,7 @@ async def test_the_least(home: HomeAssistant, ollama: OllamaStandIn) -> None:
 async def test_an_invalid_keep_alive(
     home: HomeAssistant, ollama: OllamaStandIn, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Version 1 took any text; it becomes the default, with a warning."""
+    """Version 1 stored any text; it becomes the default, with a warning."""
     entry = await migrated(
         home,
         {
@@ -150,7 +152,9 @@ async def test_an_invalid_keep_alive(
         },
     )
     assert subentries(entry)["conversation"]["llm_keep_alive"] == "5m"
-    assert "llm_keep_alive becomes 5m: 'forever' is not a keep_alive" in caplog.text
+    assert (
+        "llm_keep_alive becomes 5m: 'forever' is not a valid keep_alive" in caplog.text
+    )
 
 
 @pytest.mark.parametrize(
@@ -171,7 +175,7 @@ async def test_embedding_providers(
     url: str,
     key: str | None,
 ) -> None:
-    """Both of version 1's, with their default addresses."""
+    """Both providers of version 1 get their default addresses."""
     entry = await migrated(
         home,
         {"llm_base_url": ollama.url, "vector_db_enabled": True, **options},
@@ -184,7 +188,7 @@ async def test_embedding_providers(
 async def test_two_entries_for_one_server(
     home: HomeAssistant, ollama: OllamaStandIn
 ) -> None:
-    """Version 1 allowed it: both are taken over."""
+    """Version 1 allowed it: both are migrated."""
     data = {"llm_base_url": ollama.url, "llm_model": "llama3.2:3b"}
     first = await migrated(home, data)
     second = await migrated(home, data)
