@@ -305,18 +305,17 @@ async def test_several_llm_apis(
 
 
 async def test_no_answer_and_tools_that_were_not_offered(
-    home: HomeAssistant,
-    ollama: OllamaStandIn,
-    make_entry: MakeEntry,
-    caplog: pytest.LogCaptureFixture,
+    home: HomeAssistant, ollama: OllamaStandIn, make_entry: MakeEntry
 ) -> None:
-    """Silence is said to be silence; without tools no call is made."""
+    """The user hears that there is no answer; without tools no call is made."""
     await make_entry(ollama.url, conversation={"llm_hass_api": []})
     ollama.brain.replies.append(Reply(""))
     assert speech(await say(home, "Go")) == "The model gave no answer"
-    ollama.brain.replies.append(Reply("Sure.", tools=(ToolUse("HassTurnOn"),)))
-    assert speech(await say(home, "Go")) == "Sure."
-    assert "none was offered" in caplog.text
+    calls = async_mock_service(home, "homeassistant", "turn_on")
+    ollama.brain.replies.append(Reply(tools=(ToolUse("HassTurnOn"),)))
+    ollama.brain.replies.append(Reply("I cannot do that."))
+    assert speech(await say(home, "Go")) == "I cannot do that."
+    assert not calls
     assert "tools" not in ollama.sent("/api/chat")[-1]
 
 

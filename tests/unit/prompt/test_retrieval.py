@@ -198,8 +198,8 @@ async def test_the_search_tool_finds_the_rest(
     ollama.brain.replies += [Reply(tools=(warm,)), Reply("One.")]
     await say(home, "Where is it warm?")
     assert chats(ollama)[-1][-1]["content"] == (
-        '{"entities":[{"names":["Bedroom Temperature"],"domain":"sensor",'
-        '"areas":["Bedroom"],"state":"19.5 °C"}]}'
+        '{"data":{"entities":[{"names":["Bedroom Temperature"],"domain":"sensor",'
+        '"areas":["Bedroom"],"state":"19.5 °C"}]},"error":false}'
     )
     search = ToolUse(SEARCH, {"query": "burning", "domain": "light", "state": "on"})
     ollama.brain.replies += [Reply(tools=(search,)), Reply("One.")]
