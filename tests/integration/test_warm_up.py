@@ -266,33 +266,6 @@ async def test_it_is_primed_for_who_asked_last(
     assert "You talk to Ada." in primed["messages"][0]["content"]
 
 
-async def test_a_prompt_that_changes_each_time_is_left_alone(
-    home: HomeAssistant, ollama: OllamaStandIn, make_entry: MakeEntry
-) -> None:
-    """To read it ahead would only keep the server from the question."""
-    prompt = {"prompt": "{{ states('sensor.count') }}"}
-    await make_entry(ollama.url, conversation=WARM | prompt)
-    await settle(home)
-    primed = 1
-    for number in range(4):
-        home.states.async_set("sensor.count", str(10 * number + 1))
-        await prepare(home)
-        primed += number < 2
-        home.states.async_set("sensor.count", str(10 * number + 2))
-        await say(home, "Hello")
-        await settle(home)
-        assert len(ollama.sent("/api/chat")) == primed + number + 1
-    # It has stopped changing: what was not even sent would have been right.
-    for number in range(2):
-        await prepare(home)
-        await say(home, "Hello")
-        await settle(home)
-        assert len(ollama.sent("/api/chat")) == primed + 5 + number
-    home.states.async_set("sensor.count", "new")
-    await prepare(home)
-    assert len(ollama.sent("/api/chat")) == primed + 7
-
-
 @pytest.mark.parametrize("prepared", [True, False])
 async def test_speech_hides_the_load(
     home: HomeAssistant,

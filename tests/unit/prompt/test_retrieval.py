@@ -12,6 +12,7 @@ from homeassistant.core import Context, HomeAssistant
 from homeassistant.helpers import (
     area_registry as ar,
     device_registry as dr,
+    entity_registry as er,
     issue_registry as ir,
     llm,
 )
@@ -561,3 +562,22 @@ async def test_states_in_a_line(
     hass.states.async_set(entity_id, state, attributes)
     assert live_state(hass, entity_id) == text
     assert live_state(hass, "light.gone") is None
+
+
+async def test_each_alias_is_a_line_of_its_own(
+    home: HomeAssistant, ollama: OllamaStandIn, make_entry: MakeEntry
+) -> None:
+    """A small model copies a list of names as one name, which no tool finds."""
+    registry = er.async_get(home)
+    registry.async_update_entity(
+        "light.kitchen_light", aliases=["Kitchen Light", "Main Light", "Spots"]
+    )
+    await make_entry(ollama.url, conversation=RETRIEVAL)
+    await say(home, "Is the kitchen light on?")
+    lines = chats(ollama)[-1][-1]["content"].splitlines()
+    start = next(i for i, line in enumerate(lines) if "Kitchen Light (" in line)
+    assert lines[start].startswith("- Kitchen Light (light, Kitchen): off")
+    assert sorted(lines[start + 1 : start + 3]) == [
+        "  alias: Main Light",
+        "  alias: Spots",
+    ]
