@@ -40,7 +40,7 @@ _LOGGER = logging.getLogger(__name__)
 
 # Seconds from the first change to a sync: a renamed area changes many entities.
 SYNC_COOLDOWN: Final = 5.0
-# Seconds from hiding an entity to its removal from the index, which needs no server.
+# Seconds from hiding an entity to its removal from the index, without a sync.
 REMOVAL_COOLDOWN: Final = 0.5
 # The wait after the first failed sync; it doubles with each further one.
 RETRY_FIRST: Final = timedelta(minutes=1)
@@ -143,8 +143,9 @@ class VectorDBManager:
     ) -> list[list[float]]:
         """Return one vector for each text, in the same order, by one request.
 
-        All vectors have the model's dimension; they are not normalized. keep_alive
-        replaces the configured one. Raise a ModelServerError if the server fails.
+        All vectors have the model's dimension; whether their length is 1 depends on
+        the model. keep_alive replaces the configured one. Raise a ModelServerError if
+        the server fails.
         """
         value = KeepAlive.for_role(CONF_EMBEDDING_KEEP_ALIVE, self._config, keep_alive)
         return await self._async_request(self._role.model, texts, value)

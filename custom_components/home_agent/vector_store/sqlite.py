@@ -19,7 +19,7 @@ from .table import CompactTable, Vector, VectorTable
 
 _LOGGER = logging.getLogger(__name__)
 
-# Up to so many bytes of vectors are held in memory exactly, more in 8 bits a number.
+# Up to so many bytes of vectors stay in memory exactly, more in 8 bits a number.
 LARGEST_EXACT: Final = 64 * 2**20
 
 # An index can be made again, so a power cut may lose the newest rows, but must not
