@@ -49,9 +49,10 @@ async def async_check_role(
     config is the flat configuration: the values of the form and those of the entry.
     """
     check = RoleCheck()
-    own = Role.LLM
+    # The role whose keys have the connection.
+    server_role = Role.LLM
     if address := config.get(role.key("base_url")):
-        own = role
+        server_role = role
         try:
             check.learned[role.key("base_url")] = clean_url(address)
         except ValueError:
@@ -78,10 +79,10 @@ async def async_check_role(
         return check
     except ModelServerError as err:
         name, error = error_field(err)
-        check.errors[own.key(name)] = error
+        check.errors[server_role.key(name)] = error
         return check
-    check.learned[own.key("server_kind")] = str(server.kind)
-    check.learned[own.key("keep_alive_refused")] = server.keep_alive_refused
+    check.learned[server_role.key("server_kind")] = str(server.kind)
+    check.learned[server_role.key("keep_alive_refused")] = server.keep_alive_refused
     return check
 
 

@@ -39,6 +39,20 @@ OPTIONS = {
     "embedding_keep_alive": "10m",
     "session_timeout": 3600,
 }
+# What becomes of them in the subentry of the agent, in addition to external_llms.
+CONVERSATION = {
+    "llm_model": "llama3.2:3b",
+    "llm_keep_alive": "1h",
+    "llm_temperature": 0.5,
+    "llm_max_tokens": 300,
+    "llm_top_p": 0.8,
+    "llm_hass_api": ["assist"],
+    "llm_think": "off",
+    "max_history": 5,
+    "prompt": "Be a butler.\nBe brief.",
+    "entity_mode": "retrieval",
+    "retrieval_limit": 7,
+}
 
 
 async def migrated(
@@ -73,11 +87,11 @@ async def test_everything_that_has_a_counterpart(
         "llm_model": "old",
         "llm_proxy_headers": {"X-Proxy": "p"},
     }
-    options = {
+    own_servers = {
         "external_llm_base_url": f"{url}/v1/",
         "vector_db_embedding_base_url": url,
     }
-    entry = await migrated(home, data, OPTIONS | options)
+    entry = await migrated(home, data, OPTIONS | own_servers)
     assert entry.state is ConfigEntryState.LOADED
     assert entry.unique_id == ollama.url
     assert dict(entry.data) == {
@@ -88,20 +102,7 @@ async def test_everything_that_has_a_counterpart(
     }
     (external,) = entry.get_subentries_of_type("external_llm")
     assert subentries(entry) == {
-        "conversation": {
-            "llm_model": "llama3.2:3b",
-            "llm_keep_alive": "1h",
-            "llm_temperature": 0.5,
-            "llm_max_tokens": 300,
-            "llm_top_p": 0.8,
-            "llm_hass_api": ["assist"],
-            "llm_think": "off",
-            "max_history": 5,
-            "prompt": "Be a butler.\nBe brief.",
-            "external_llms": [external.subentry_id],
-            "entity_mode": "retrieval",
-            "retrieval_limit": 7,
-        },
+        "conversation": CONVERSATION | {"external_llms": [external.subentry_id]},
         "external_llm": {
             "external_llm_base_url": f"{ollama.url}/v1",
             "external_llm_api_key": "key",
