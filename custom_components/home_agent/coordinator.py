@@ -82,6 +82,8 @@ class ServerCoordinator(DataUpdateCoordinator[Loaded | None]):
         )
         self.connection = connection
         self.entries: list[ConfigEntry[Any]] = []
+        # The names of the models that the roles use.
+        self.model_names: set[str] = set()
         self._server: ModelServer | None = None
         # An answer that was asked for earlier must not come in later.
         self._asking = asyncio.Lock()
@@ -100,11 +102,6 @@ class ServerCoordinator(DataUpdateCoordinator[Loaded | None]):
         """Return whether the server tells what it has in memory."""
         kind = self.connection.kind
         return kind is not None and ServerCapability.LIST in server_capabilities(kind)
-
-    @property
-    def known_server(self) -> ModelServer | None:
-        """Return the server, None until it is known."""
-        return self._server
 
     async def server(self) -> ModelServer:
         """Return the server; raise a ModelServerError if its kind is not found."""
@@ -143,7 +140,7 @@ class ServerCoordinator(DataUpdateCoordinator[Loaded | None]):
             server = await self.server()
             if ServerCapability.LIST not in server.capabilities:
                 return None
-            models = await server.loaded_models()
+            models = await server.loaded_models(self.model_names)
         except ModelServerError as err:
             self.updated_at = None
             raise UpdateFailed(err.log_text) from err

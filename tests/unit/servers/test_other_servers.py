@@ -79,7 +79,7 @@ def ask(keep_alive: KeepAlive | None = FIVE_MINUTES) -> ChatRequest:
 
 async def loaded(server: ModelServer) -> list[str]:
     """Return the names of the models in memory."""
-    return [model.name for model in await server.loaded_models() or ()]
+    return [model.name for model in await server.loaded_models(()) or ()]
 
 
 def posted(stand_in: OtherStandIn) -> list[str]:
@@ -208,15 +208,15 @@ async def test_llama_cpp_tells_what_it_is_doing(start: Start) -> None:
     """Its one model has any name; it may be loading, or asleep."""
     stand_in = LlamaCppStandIn()
     server = await start(stand_in)
-    (model,) = await server.loaded_models() or ()
+    (model,) = await server.loaded_models({"whatever"}) or ()
     assert model.is_indefinite
     assert model.context_length == 4096
-    assert server.is_model("whatever", model)
+    assert model.names == {"whatever"}
     stand_in.state = "loading"
-    (model,) = await server.loaded_models() or ()
+    (model,) = await server.loaded_models(()) or ()
     assert model.is_loading
     stand_in.state = "sleeping"
-    assert await server.loaded_models() == []
+    assert await server.loaded_models(()) == []
     with pytest.raises(NotSupported):
         await server.unload(CHAT)
 
@@ -250,17 +250,17 @@ async def test_local_ai_without_its_admin_key(start: Start) -> None:
     await server.load(LoadRequest(model=CHAT, keep_alive=FIVE_MINUTES))
     await server.load(LoadRequest(model=EMBED, keep_alive=FIVE_MINUTES, embedding=True))
     assert stand_in.loaded.keys() == {CHAT, EMBED}
-    assert await server.loaded_models() is None
+    assert await server.loaded_models(()) is None
 
 
 async def test_lemonade_pins_for_ever(start: Start) -> None:
     """So that nothing evicts the model."""
     server = await start(LemonadeStandIn())
     await server.load(LoadRequest(model=CHAT, keep_alive=FIVE_MINUTES))
-    (model,) = await server.loaded_models() or ()
+    (model,) = await server.loaded_models(()) or ()
     assert not model.is_indefinite
     await server.load(LoadRequest(model=CHAT, keep_alive=FOREVER))
-    (model,) = await server.loaded_models() or ()
+    (model,) = await server.loaded_models(()) or ()
     assert model.is_indefinite
 
 
@@ -276,11 +276,11 @@ async def test_docker_model_runner_is_configured(start: Start) -> None:
     stand_in.busy = True
     await server.chat(ask())
     assert stand_in.configured == {CHAT: "0"}
-    (model,) = await server.loaded_models() or ()
+    (model,) = await server.loaded_models(()) or ()
     assert model.is_busy
     stand_in.busy = False
     await server.chat(ask())
-    (model,) = await server.loaded_models() or ()
+    (model,) = await server.loaded_models(()) or ()
     assert str(model.expires_at) == "2026-11-21 10:05:00+00:00"
     stand_in.loaded.clear()
     await server.load(LoadRequest(model=CHAT, keep_alive=FIVE_MINUTES))
@@ -303,7 +303,7 @@ async def test_servers_with_fixed_models(
     (body,) = openai.sent("/v1/chat/completions")
     assert body["max_tokens"] == 1
     assert "keep_alive" not in body
-    models = await server.loaded_models()
+    models = await server.loaded_models(())
     assert (models is None) is (kind is ServerKind.TABBYAPI)
 
 

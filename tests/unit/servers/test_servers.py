@@ -255,10 +255,10 @@ class raw_server:  # noqa: N801 - used like a function
     ("kind", "body", "error", "detail"),
     [
         ("ollama", '{"message": {"content": "Hi"}}', ConnectionLost, "end mark"),
-        ("ollama", '{"message": {"con', ConnectionLost, "cut"),
+        ("ollama", '{"message": {"con', ConnectionLost, "inside"),
         ("ollama", '{"error": "boom"}', ModelServerError, "boom"),
         ("openai_compatible", 'data: {"choices": []}', ConnectionLost, "no [DONE]"),
-        ("openai_compatible", 'data: {"choi', ConnectionLost, "cut"),
+        ("openai_compatible", 'data: {"choi', ConnectionLost, "inside"),
         ("openai_compatible", '{"error": "boom"}', ModelServerError, "boom"),
         ("openai_compatible", 'error: {"message": "boom"}', ModelServerError, "boom"),
         (
@@ -363,7 +363,8 @@ async def test_load_see_unload_on_ollama(
     )
     await server.chat(request(num_ctx=8192))
     assert ollama.memory.loads == ["llama3.2:3b", "nomic-embed-text:latest"]
-    loaded = {model.name: model for model in await server.loaded_models() or ()}
+    models = await server.loaded_models({"nomic-embed-text"}) or ()
+    loaded = {model.name: model for model in models}
     llama, nomic = loaded["llama3.2:3b"], loaded["nomic-embed-text:latest"]
     assert llama.expires_at is not None
     assert abs(llama.expires_at - dt_util.utcnow() - timedelta(minutes=5)) < timedelta(
@@ -371,11 +372,11 @@ async def test_load_see_unload_on_ollama(
     )
     assert (llama.context_length, nomic.expires_at) == (8192, None)
     assert (llama.is_indefinite, nomic.is_indefinite) == (False, True)
-    assert server.is_model("nomic-embed-text", nomic)
+    assert (llama.names, nomic.names) == (set(), {"nomic-embed-text"})
     assert llama.size_bytes == llama.vram_bytes == 2 * 2**30
     await server.unload("llama3.2:3b")
     await server.unload("nomic-embed-text")
-    assert await server.loaded_models() == []
+    assert await server.loaded_models(()) == []
     with pytest.raises(ModelNotFound):
         await server.load(LoadRequest(model="gone", keep_alive=FIVE_MINUTES))
 
@@ -398,18 +399,15 @@ async def test_two_names_of_one_file(hass: HomeAssistant) -> None:
         server = await server_of(hass, stand_in)
         await server.load(LoadRequest(model="a", keep_alive=FIVE_MINUTES))
         await server.load(LoadRequest(model="b", keep_alive=FIVE_MINUTES))
-        (loaded,) = await server.loaded_models() or ()
-        assert loaded.name == "a"
-        assert server.is_model("a", loaded)
-        # Known from the next look on, and then without another request.
-        assert not server.is_model("b", loaded)
-        assert not server.is_model("c", loaded)
-        assert not server.is_model("gone", loaded)
         for _ in range(2):
-            (loaded,) = await server.loaded_models() or ()
-            assert server.is_model("b", loaded)
-            assert not server.is_model("c", loaded)
+            (loaded,) = await server.loaded_models({"a", "b", "c", "gone"}) or ()
+            assert loaded.name == "a"
+            assert loaded.names == {"a", "b"}
         assert len(stand_in.sent("/api/show")) == 4
+        await server.unload("a")
+        await server.load(LoadRequest(model="c", keep_alive=FIVE_MINUTES))
+        (loaded,) = await server.loaded_models({"a", "b", "c"}) or ()
+        assert loaded.names == {"c"}
 
 
 async def test_a_server_whose_clock_is_wrong(
@@ -419,7 +417,7 @@ async def test_a_server_whose_clock_is_wrong(
     clock.advance(-3 * 3600)
     server = await server_of(hass, ollama)
     await server.load(LoadRequest(model="llama3.2:3b", keep_alive=FIVE_MINUTES))
-    (model,) = await server.loaded_models() or ()
+    (model,) = await server.loaded_models(()) or ()
     assert model.expires_at
     left = model.expires_at - dt_util.utcnow()
     assert abs(left - timedelta(minutes=5)) < timedelta(seconds=5)
@@ -427,7 +425,7 @@ async def test_a_server_whose_clock_is_wrong(
     resident = ollama.loaded("llama3.2:3b")
     assert resident
     resident.expires_at -= 600
-    (model,) = await server.loaded_models() or ()
+    (model,) = await server.loaded_models(()) or ()
     assert model.is_busy
 
 
@@ -437,7 +435,7 @@ async def test_an_unknown_server_is_asked_a_token(
     """It loads what it must; more is not known of it."""
     server = await server_of(hass, openai)
     assert server.capabilities is ServerCapability.WARM
-    assert await server.loaded_models() is None
+    assert await server.loaded_models(()) is None
     await server.load(LoadRequest(model="local-model", keep_alive=FIVE_MINUTES))
     await server.load(
         LoadRequest(model="local-embedding", keep_alive=FIVE_MINUTES, embedding=True)

@@ -4,12 +4,12 @@ from itertools import combinations
 
 import pytest
 
-from custom_components.home_agent.servers.think_tags import ThinkTagSplitter
+from custom_components.home_agent.servers.thinking import ThinkingSplitter
 
 
 def split(chunks: list[str]) -> tuple[str, str]:
     """Return (answer, thinking) of an answer that comes in chunks."""
-    splitter = ThinkTagSplitter()
+    splitter = ThinkingSplitter()
     parts = [*map(splitter.feed, chunks), splitter.finish()]
     return "".join(part[0] for part in parts), "".join(part[1] for part in parts)
 
@@ -38,9 +38,9 @@ def test_every_way_to_cut(text: str, answer: str, thinking: str) -> None:
 
 def test_text_is_passed_on_at_once() -> None:
     """Nothing is held back longer than it is in doubt."""
-    splitter = ThinkTagSplitter()
+    splitter = ThinkingSplitter()
     assert splitter.feed("He") == ("He", "")
     assert splitter.feed("llo") == ("llo", "")
-    splitter = ThinkTagSplitter()
+    splitter = ThinkingSplitter()
     assert splitter.feed("<think>so") == ("", "so")
     assert splitter.feed(" far</") == ("", " far")
