@@ -70,9 +70,8 @@ class OllamaServer(ModelServer):
     def __init__(self, session: aiohttp.ClientSession, connection: Connection) -> None:
         """Make a client for the server that connection leads to."""
         super().__init__(session, connection)
-        # The file that each name stands for, as long as the same models are loaded.
+        # The file that each name stands for, None if there is no such model.
         self._files: dict[str, str | None] = {}
-        self._files_of: set[str] = set()
 
     @override
     def may_send_keep_alive(self, model: str) -> bool:
@@ -244,6 +243,7 @@ class OllamaServer(ModelServer):
             {"status": "pulling 8eeb52dfb3bb", "total": 5e9, "completed": 1e9}
             {"status": "success"}
         """
+        self._files.clear()
         lines = self.http.post_lines(self._url("pull"), {"model": model})
         async with aclosing(lines):
             stream = await self._stream(lines)
@@ -317,9 +317,6 @@ class OllamaServer(ModelServer):
 
     async def _read_files(self, loaded: set[str], others: Iterable[str]) -> None:
         """Find out which files names stand for, unless that is known."""
-        if loaded != self._files_of:
-            self._files_of = loaded
-            self._files.clear()
         for name in {*loaded, *others} - self._files.keys():
             show = await self._show(name)
             self._files[name] = file_of(show) if show else None

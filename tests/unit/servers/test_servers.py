@@ -408,6 +408,7 @@ async def test_two_names_of_one_file(hass: HomeAssistant) -> None:
         await server.load(LoadRequest(model="c", keep_alive=FIVE_MINUTES))
         (loaded,) = await server.loaded_models({"a", "b", "c"}) or ()
         assert loaded.names == {"c"}
+        assert len(stand_in.sent("/api/show")) == 4
 
 
 async def test_a_server_whose_clock_is_wrong(
