@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from datetime import timedelta
 import json
 from typing import Any
@@ -29,6 +30,7 @@ from custom_components.home_agent.servers.errors import (
     ModelNotFound,
     ModelServerError,
     NotSupported,
+    RequestRefused,
     UnknownServer,
 )
 from custom_components.home_agent.servers.factory import connect
@@ -475,6 +477,135 @@ async def test_a_field_is_refused_once(hass: HomeAssistant) -> None:
         last = stand_in.sent("/v1/chat/completions")[-1]
     assert "stream_options" not in last
     assert last["keep_alive"] == "5m"
+
+
+@pytest.mark.parametrize("field", ["keep_alive", "stream_options"])
+async def test_a_refusal_that_names_the_field_only_as_its_parameter(
+    hass: HomeAssistant, openai: OpenAIStandIn, field: str
+) -> None:
+    """As {"error": {"message": "Unknown parameter.", "param": "keep_alive"}}."""
+    server = await server_of(hass, openai)
+    error = {"message": "Unknown parameter.", "param": field}
+    openai.faults.append(Fault(status=400, body={"error": error}))
+    asked = request("local-model", keep_alive=FIVE_MINUTES)
+    assert (await collect(server.chat_stream(asked))).content
+    first, second = openai.sent("/v1/chat/completions")
+    assert field in first
+    assert second == {key: value for key, value in first.items() if key != field}
+
+
+async def test_a_word_that_contains_a_field_is_no_refusal_of_it(
+    hass: HomeAssistant, openai: OpenAIStandIn
+) -> None:
+    """Else a field would be left out from then on."""
+    server = await server_of(hass, openai)
+    error = {"message": "no_keep_alive_at_all"}
+    openai.faults.append(Fault(status=400, body={"error": error}))
+    with pytest.raises(RequestRefused):
+        await server.chat(request("local-model", keep_alive=FIVE_MINUTES))
+    assert not server.keep_alive_refused
+
+
+async def test_calls_can_be_forbidden(
+    hass: HomeAssistant, openai: OpenAIStandIn, ollama: OllamaStandIn
+) -> None:
+    """By tool_choice, where there are tools and the server knows the field."""
+    tool: Any = {"name": "a", "description": "does", "parameters": {"type": "object"}}
+    compatible = await server_of(hass, openai)
+    for tools, choice, sent in (
+        ([tool], "none", "none"),
+        ([tool], None, None),
+        ([], "none", None),
+    ):
+        await compatible.chat(request("local-model", tools=tools, tool_choice=choice))
+        assert openai.sent("/v1/chat/completions")[-1].get("tool_choice") == sent
+    native = await server_of(hass, ollama)
+    await native.chat(request(tools=[tool], tool_choice="none"))
+    (body,) = ollama.sent("/api/chat")
+    assert body["tools"]
+    assert "tool_choice" not in body
+
+
+THOUGHT: list[ChatMessage] = [
+    *HELLO,
+    {
+        "role": "assistant",
+        "content": "",
+        "thinking": "Hm.",
+        "tool_calls": [ToolCall("a", {}, "id1")],
+    },
+    {"role": "tool", "content": "{}", "tool_call_id": "id1", "tool_name": "a"},
+]
+
+
+@pytest.mark.parametrize("streaming", [True, False])
+@pytest.mark.parametrize("field", ["reasoning_content", "reasoning"])
+async def test_reasoning_goes_back_to_the_server_that_sent_it(
+    hass: HomeAssistant, field: str, *, streaming: bool
+) -> None:
+    """DeepSeek refuses the results of tools without the thinking before them."""
+    async with OpenAIStandIn(reasoning_field=field) as stand_in:
+        server = await server_of(hass, stand_in)
+        stand_in.brain.replies.append(Reply("", "Hm.", (ToolUse("a"),)))
+        asked = request("local-model")
+        if streaming:
+            await collect(server.chat_stream(asked))
+        else:
+            await server.chat(asked)
+        await server.chat(replace(asked, messages=THOUGHT))
+        # Another model of the same server.
+        await server.chat(ChatRequest(model="other", messages=THOUGHT))
+        sent, other = stand_in.sent("/v1/chat/completions")[-2:]
+    reasoning = [message.get("reasoning_content") for message in sent["messages"]]
+    assert reasoning == [None, "Hm." if field == "reasoning_content" else None, None]
+    assert not any("reasoning_content" in message for message in other["messages"])
+
+
+async def test_a_server_that_asks_for_reasoning(
+    hass: HomeAssistant, openai: OpenAIStandIn
+) -> None:
+    """After a restart nothing is known of its answers; it is believed once."""
+    server = await server_of(hass, openai)
+    text = "The `reasoning_content` in the thinking mode must be passed back."
+    fault = Fault(status=400, body={"error": {"message": text}})
+    openai.faults.append(fault)
+    asked = ChatRequest(model="local-model", messages=THOUGHT)
+    assert (await server.chat(asked)).content
+    await server.chat(asked)
+    bodies = openai.sent("/v1/chat/completions")
+    sent = ["reasoning_content" in body["messages"][1] for body in bodies]
+    assert sent == [False, True, True]
+    openai.faults.append(fault)
+    with pytest.raises(RequestRefused):
+        await server.chat(asked)
+
+
+async def test_other_names_of_ollamas_models(
+    hass: HomeAssistant, ollama: OllamaStandIn
+) -> None:
+    """Upper case, the namespace and the registry are all one to Ollama."""
+    server = await server_of(hass, ollama)
+    models = await server.list_models()
+    await server.load(LoadRequest(model="llama3.2:3b", keep_alive=FIVE_MINUTES))
+    names = {
+        "llama3.2:3b",
+        "LLAMA3.2:3B",
+        "library/llama3.2:3b",
+        "registry.ollama.ai/library/llama3.2:3b",
+        "https://registry.ollama.ai/library/llama3.2:3b",
+    }
+    others = {"llama3.2", "me/llama3.2:3b", "localhost:5000/library/llama3.2:3b", ""}
+    for name in names:
+        found = server.find(name, models)
+        assert found is not None
+        assert found.name == "llama3.2:3b"
+    assert not any(server.find(name, models) for name in others)
+    assert server.find("Nomic-Embed-Text", models)
+    (loaded,) = await server.loaded_models(names | others) or ()
+    assert loaded.names == names
+    for name in ("gpt-oss:120B-Cloud", "kimi:CLOUD"):
+        assert not server.residency_fields(name, FIVE_MINUTES)
+    assert server.residency_fields("llama3.2:3b", FIVE_MINUTES) == {"keep_alive": "5m"}
 
 
 async def test_openai_itself(
