@@ -17,12 +17,14 @@ from .base import (
     ServerKind,
     same_names,
 )
+from .errors import RequestRefused
 from .messages import JsonObject, LoadRequest
 from .openai_compatible import OpenAICompatibleServer
 
 _LOGGER = logging.getLogger(__name__)
 
 _PRELOAD: Final = {"X-Preload-Only": "true"}
+_CONFLICT: Final = 409
 
 
 class DockerModelRunner(OpenAICompatibleServer):
@@ -47,7 +49,7 @@ class DockerModelRunner(OpenAICompatibleServer):
         """Configure the keep_alive, unless the model is loaded with it already.
 
         Somebody else may have set another value, and a server that was restarted
-        has none, so the server is asked each time. A runner that is busy refuses;
+        has none, so /engines/ps is read each time. A runner that is busy refuses;
         the next request tries again.
         """
         for entry in await self._loaded():
@@ -61,9 +63,14 @@ class DockerModelRunner(OpenAICompatibleServer):
         # Always as text, unlike on Ollama.
         text = {None: "-1", 0: "0"}.get(keep_alive.nanoseconds, keep_alive.text)
         _LOGGER.debug("Setting the keep_alive of %s to %s", model, text)
-        await self.http.post(
-            self._engines_url("_configure"), {"model": model, "keep_alive": text}
-        )
+        try:
+            await self.http.post(
+                self._engines_url("_configure"), {"model": model, "keep_alive": text}
+            )
+        except RequestRefused as err:
+            if err.status != _CONFLICT:
+                raise
+            _LOGGER.debug("The runner is busy: %s", err.log_text)
 
     @override
     async def loaded_models(self, names: Collection[str]) -> list[LoadedModel]:

@@ -11,6 +11,9 @@ from .http import HttpClient, error_text
 # How long the figures and the end mark may take after the last word.
 END_SECONDS: Final = 2.0
 _END_MARK: Final = b"[DONE]"
+# Lines without an object, such as pings, show that a server is alive. They prolong
+# the wait for an object to so many idle timeouts at most.
+_SIGNS_OF_LIFE: Final = 3
 # An object that a server prints over more lines than this is none.
 _MAX_LINES: Final = 2_000
 
@@ -34,12 +37,12 @@ class JsonStream:
     ) -> None:
         """Read lines, which must hold no blank ones; has_events: they are events.
 
-        idle_timeout, in seconds, is the longest wait for an object after the
-        first line. Comments, which some servers send as pings, do not count.
+        idle_timeout is in seconds; an object must come within three of them after
+        the first line, whatever other lines come.
         """
         self._http = http
         self._lines = lines
-        self._idle_timeout = idle_timeout
+        self._longest_wait = _SIGNS_OF_LIFE * idle_timeout
         self._has_events = has_events
         # The lines of an object that is not complete yet.
         self._parts: list[bytes] = []
@@ -53,7 +56,7 @@ class JsonStream:
     async def start(self) -> None:
         """Wait for the first line, and raise the error that may come instead."""
         self._first = await anext(self._lines, None)
-        self._extend(self._idle_timeout)
+        self._extend(self._longest_wait)
 
     async def read(self) -> Answer | None:
         """Return the next object, None at the end.
@@ -66,6 +69,8 @@ class JsonStream:
             if (text := self._text_of(line)) is None:
                 continue
             if text == _END_MARK:
+                if self._parts and not self.is_ending:
+                    raise MalformedAnswer(self._http.host, "an event is not JSON")
                 self.is_complete = True
                 return None
             self._parts.append(text)
@@ -79,7 +84,7 @@ class JsonStream:
             self._parts.clear()
             self._is_bare = not self._has_events
             if not self.is_ending:
-                self._extend(self._idle_timeout)
+                self._extend(self._longest_wait)
             return checked_answer(self._http, data)
         if self._parts:
             raise ConnectionLost(self._http.host, "the stream ended inside an object")
@@ -105,7 +110,7 @@ class JsonStream:
         except TimeoutError as err:
             if self.is_ending:
                 return None
-            detail = f"no part of an answer for {self._idle_timeout:g} s"
+            detail = f"no part of an answer for {self._longest_wait:g} s"
             raise ServerTimedOut(self._http.host, detail) from err
 
     def _text_of(self, line: bytes) -> bytes | None:

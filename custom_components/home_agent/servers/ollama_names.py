@@ -5,8 +5,6 @@ from typing import Final
 _DEFAULT_HOST: Final = "registry.ollama.ai"
 _DEFAULT_NAMESPACE: Final = "library"
 _DEFAULT_TAG: Final = "latest"
-# What runs in Ollama's cloud is never in this server's memory.
-_CLOUD_SUFFIXES: Final = (":cloud", "-cloud")
 
 
 def full_name(name: str) -> str:
@@ -16,7 +14,7 @@ def full_name(name: str) -> str:
     model: the registry, the namespace and the tag have defaults, and upper case
     does not matter.
     """
-    name = name.lower().rpartition("://")[2]
+    name = name.strip().lower().rpartition("://")[2]
     path, _, last = name.rpartition("/")
     model, _, tag = last.partition(":")
     host, _, namespace = path.rpartition("/")
@@ -30,5 +28,9 @@ def full_name(name: str) -> str:
 
 
 def is_cloud_model(name: str) -> bool:
-    """Return whether a model runs in Ollama's cloud."""
-    return name.lower().endswith(_CLOUD_SUFFIXES)
+    """Return whether a model runs in Ollama's cloud, never in a server's memory.
+
+    Its tag says so (internal/modelref/modelref.go, parseSourceSuffix).
+    """
+    tag = full_name(name).rpartition(":")[2]
+    return tag == "cloud" or tag.endswith("-cloud")

@@ -605,7 +605,8 @@ async def test_other_names_of_ollamas_models(
     assert loaded.names == names
     for name in ("gpt-oss:120B-Cloud", "kimi:CLOUD"):
         assert not server.residency_fields(name, FIVE_MINUTES)
-    assert server.residency_fields("llama3.2:3b", FIVE_MINUTES) == {"keep_alive": "5m"}
+    for name in ("llama3.2:3b", "my-cloud", "my-cloud:7b"):
+        assert server.residency_fields(name, FIVE_MINUTES) == {"keep_alive": "5m"}
 
 
 async def test_openai_itself(

@@ -318,6 +318,10 @@ async def test_events_that_are_no_objects(hass: HomeAssistant) -> None:
     for data in (b"null", b"[]", b"5", b'"x"'):
         with pytest.raises(MalformedAnswer):
             await answer_of(hass, event({"content": "Hi"}), b"data: " + data, DONE)
+    with pytest.raises(MalformedAnswer):
+        await answer_of(
+            hass, b'data: {"choices": [{"del', event({"content": "x"}), DONE
+        )
     with pytest.raises(MalformedAnswer) as caught:
         await answer_of(hass, *([b"data: {"] * 3000))
     assert "no JSON" in caught.value.detail
