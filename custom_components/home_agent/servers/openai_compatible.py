@@ -64,7 +64,7 @@ class OpenAICompatibleServer(ModelServer):
     capabilities = ServerCapability.WARM
 
     def __init__(self, session: aiohttp.ClientSession, connection: Connection) -> None:
-        """Talk to the server of connection over session."""
+        """Make a client for the server that connection leads to."""
         super().__init__(session, connection)
         self._refused: set[str] = set()
         if connection.keep_alive_refused:
@@ -78,12 +78,12 @@ class OpenAICompatibleServer(ModelServer):
     @property
     @override
     def keep_alive_refused(self) -> bool:
-        """Return whether the server was seen to refuse a keep_alive."""
+        """Return whether the server has refused the field keep_alive."""
         return "keep_alive" in self._refused
 
     @override
     async def chat_stream(self, request: ChatRequest) -> AsyncGenerator[ChatDelta]:
-        """Yield the answer as it is made.
+        """Yield the answer piece by piece.
 
         The stream is server-sent events, each with one JSON object:
 
@@ -104,10 +104,10 @@ class OpenAICompatibleServer(ModelServer):
                 async with self._open_stream("chat/completions", body) as stream:
                     while (event := await stream.read()) is not None:
                         delta = parser.feed(event)
-                        if parser.finish_reason and (delta or not stream.is_ending):
-                            stream.end_soon()
                         if delta:
                             yield delta
+                        if parser.finish_reason and (delta or not stream.is_ending):
+                            stream.end_soon()
                     if not stream.is_complete and parser.finish_reason is None:
                         raise ConnectionLost(self.http.host, "no [DONE] at the end")
             except ConnectionLost:
