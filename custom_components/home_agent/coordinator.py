@@ -49,6 +49,8 @@ class ServerCoordinator(DataUpdateCoordinator[LoadedModels | None]):
             always_update=False,
         )
         self.connection = connection
+        # The names by which the roles ask for their models.
+        self.model_names: set[str] = set()
         self._server: ModelServer | None = None
         self._request_ended_at = dt_util.utcnow()
         self._after_request = Debouncer(
@@ -79,11 +81,6 @@ class ServerCoordinator(DataUpdateCoordinator[LoadedModels | None]):
     def lists_models(self) -> bool:
         """Return whether the server reports which models it has in memory."""
         return ServerCapability.LIST in self.capabilities
-
-    @property
-    def known_server(self) -> ModelServer | None:
-        """Return the server, None until it is known."""
-        return self._server
 
     async def server(self) -> ModelServer:
         """Return the server; raise a ModelServerError if its kind is not found."""
@@ -127,7 +124,7 @@ class ServerCoordinator(DataUpdateCoordinator[LoadedModels | None]):
             server = await self.server()
             if not self.lists_models:
                 return None
-            models = await server.loaded_models()
+            models = await server.loaded_models(self.model_names)
         except ModelServerError as err:
             self.updated_at = None
             raise UpdateFailed(err.log_text) from err

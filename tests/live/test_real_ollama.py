@@ -59,7 +59,7 @@ async def test_keep_alive_holds(
     if seconds == 0:
         await assert_leaves(server)
         return
-    (model,) = await server.loaded_models() or ()
+    (model,) = await server.loaded_models(()) or ()
     assert model.context_length == 1024
     if seconds is None:
         assert model.is_indefinite
@@ -88,7 +88,7 @@ async def test_sensors_agree(home: HomeAssistant, make_entry: MakeEntry) -> None
     async def agree() -> None:
         await home.async_block_till_done(wait_background_tasks=True)
         await coordinator.async_refresh()
-        models = await server.loaded_models() or ()
+        models = await server.loaded_models(()) or ()
         state = home.states.get("sensor.agent_residency")
         assert state
         assert state.state == ("loaded" if models else "unloaded")
@@ -108,7 +108,7 @@ async def test_sensors_agree(home: HomeAssistant, make_entry: MakeEntry) -> None
         assert abs(float(memory.state) - model.size_bytes / 1e9) < 0.01
 
     await agree()
-    assert await server.loaded_models()
+    assert await server.loaded_models(())
     assert speech(await say(home, "Hello"))
     await agree()
     await home.services.async_call(
@@ -129,7 +129,7 @@ async def test_load_and_unload(hass: HomeAssistant) -> None:
     await server.load(
         LoadRequest(model=MODEL, keep_alive=KeepAlive.parse("-1"), num_ctx=1024)
     )
-    assert [model.is_indefinite for model in await server.loaded_models() or ()] == [
+    assert [model.is_indefinite for model in await server.loaded_models(()) or ()] == [
         True
     ]
     await server.unload(MODEL)
@@ -139,6 +139,6 @@ async def test_load_and_unload(hass: HomeAssistant) -> None:
 async def assert_leaves(server: ModelServer) -> None:
     """Ask until the model is gone: the server needs a moment."""
     for _ in range(500):
-        if not await server.loaded_models():
+        if not await server.loaded_models(()):
             return
     pytest.fail("the model does not leave")

@@ -65,6 +65,7 @@ class ModelResidency:
         config = {**config, kind.key("idle_timeout"): LOAD_TIMEOUT}
         self.role = ModelRole(hass, config, kind)
         self.use = self.role.use
+        coordinator.model_names.add(self.role.model)
         key = kind.key("keep_alive")
         try:
             self.keep_alive = KeepAlive.for_role(key, config)
@@ -84,11 +85,8 @@ class ModelResidency:
     @property
     def loaded(self) -> LoadedModel | None:
         """Return the model as it is in memory, None if it is not loaded."""
-        server = self.coordinator.known_server
-        if server is None:
-            return None
         for model in self.coordinator.data or ():
-            if server.is_model(self.role.model, model):
+            if self.role.model in model.names:
                 return model
         return None
 

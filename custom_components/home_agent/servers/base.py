@@ -1,7 +1,7 @@
-"""What every model server can be asked."""
+"""What every model server can do."""
 
 from abc import ABC, abstractmethod
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Collection, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -13,8 +13,9 @@ import aiohttp
 from ..const import DEFAULT_IDLE_TIMEOUT
 from ..keep_alive import KeepAlive
 from .address import is_azure, is_cloud
+from .answers import Answer, checked_answer
 from .errors import NotSupported
-from .http import HttpClient
+from .http import SHORT_TIMEOUT, HttpClient
 from .messages import (
     ChatAnswer,
     ChatDelta,
@@ -25,12 +26,12 @@ from .messages import (
     ToolCall,
 )
 
-# For a request that may first load a model: longer than the largest one takes.
+# Seconds for a request that may first load a model: longer than the largest takes.
 LOAD_TIMEOUT: Final = 900.0
 
 
 class ServerKind(StrEnum):
-    """The kinds of server that are talked to in different ways."""
+    """The kinds of server, each with a protocol or rules of its own."""
 
     OLLAMA = "ollama"
     LM_STUDIO = "lm_studio"
@@ -51,11 +52,12 @@ class ServerKind(StrEnum):
 class ServerCapability(Flag):
     """What a kind of server lets its users do about a model's residency.
 
-    KEEP_ALIVE: each value of a keep_alive has its effect, by whatever means.
-    LIST: it tells which models are in memory. LOAD, UNLOAD: on request, and not
-    only because a question came in. WARM: questions may be asked that nobody
-    waits for, to load a model and to evaluate a prompt: they cost nothing. PULL: it
-    can get a model that it does not have.
+    KEEP_ALIVE: each value of a keep_alive has its effect, by a field of the request
+    or by requests of its own. LIST: it reports which models are in memory. LOAD,
+    UNLOAD: it loads and unloads a model when a request says so, and not only
+    because of a question. WARM: requests whose answers nobody waits for may be
+    sent, to load a model or to evaluate a prompt, because they cost nothing. PULL:
+    it can download a model that it does not have.
     """
 
     NONE = 0
@@ -81,8 +83,8 @@ class ModelCapability(StrEnum):
 class Connection:
     """How to reach a server.
 
-    kind None means that it is still to be found out; idle_timeout is in
-    seconds; keep_alive_refused that the server was seen to refuse the field.
+    kind is None as long as it is not detected. keep_alive_refused: the server has
+    refused the field keep_alive before. idle_timeout is in seconds.
     """
 
     url: str
@@ -93,7 +95,7 @@ class Connection:
     idle_timeout: float = DEFAULT_IDLE_TIMEOUT
 
     def all_headers(self) -> dict[str, str]:
-        """Return the headers of every request, with the key where it goes."""
+        """Return the headers of every request, the API key among them."""
         headers = dict(self.headers)
         if self.api_key and is_azure(self.url):
             headers["api-key"] = self.api_key
@@ -104,26 +106,32 @@ class Connection:
 
 @dataclass(frozen=True, slots=True)
 class ServerModel:
-    """A model that a server has; capabilities is None where it does not say."""
+    """A model that a server has.
+
+    capabilities is None if the server does not report them.
+    """
 
     name: str
     capabilities: frozenset[ModelCapability] | None = None
 
     def may(self, capability: ModelCapability) -> bool:
-        """Return whether the model can do it, or whether that is unknown."""
+        """Return whether the model has a capability, or may have it for all we know."""
         return self.capabilities is None or capability in self.capabilities
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoadedModel:
-    """A model in a server's memory; None is what the server does not tell.
+    """A model in a server's memory; None is what the server does not report.
 
-    Sizes are in bytes. expires_at is when the model leaves if nobody asks it; a
-    model that is forever never does. is_loading: not there yet, but on its way.
-    is_busy: it answers somebody.
+    name is the server's own name for it; names are those of the names that the
+    caller of loaded_models asked about which stand for this model. Sizes are in
+    bytes. expires_at is when the server unloads the model if no request uses it
+    until then; is_indefinite: it never does. is_loading: the model is not in memory
+    yet. is_busy: it is answering a request.
     """
 
     name: str
+    names: frozenset[str] = frozenset()
     size_bytes: int | None = None
     vram_bytes: int | None = None
     expires_at: datetime | None = None
@@ -140,7 +148,7 @@ class ModelServer(ABC):
     capabilities: ClassVar[ServerCapability]
 
     def __init__(self, session: aiohttp.ClientSession, connection: Connection) -> None:
-        """Talk to the server of connection over session."""
+        """Make a client for the server that connection leads to."""
         self.connection = connection
         self.http = HttpClient(
             session,
@@ -151,7 +159,7 @@ class ModelServer(ABC):
 
     @property
     def keep_alive_refused(self) -> bool:
-        """Return whether the server was seen to refuse a keep_alive."""
+        """Return whether the server has refused the field keep_alive."""
         return self.connection.keep_alive_refused
 
     def may_send_keep_alive(self, model: str) -> bool:
@@ -159,80 +167,109 @@ class ModelServer(ABC):
         return not is_cloud(self.connection.url)
 
     def residency_fields(self, model: str, keep_alive: KeepAlive | None) -> JsonObject:
-        """Return the keep_alive of a request: at its top, never in its options."""
+        """Return the fields by which a request for the model carries a keep_alive.
+
+        They stand at the top of the body, because servers ignore them in "options".
+        """
         if keep_alive is None or not self.may_send_keep_alive(model):
             return {}
         return {"keep_alive": keep_alive.ollama}
 
     @abstractmethod
     def chat_stream(self, request: ChatRequest) -> AsyncGenerator[ChatDelta]:
-        """Yield the answer as it is made.
+        """Yield the answer piece by piece.
 
-        The last delta brings the tool calls and the figures. Raise a
-        ModelServerError before, between and instead of deltas; a stream that
-        ends without its end mark is a ConnectionLost.
+        The last delta has the tool calls and the figures. Raise a ModelServerError
+        before, between and instead of deltas: ConnectionLost if the stream ends
+        without its end mark, and nothing but subclasses of ModelServerError
+        whatever the server sends.
         """
 
     @abstractmethod
     async def chat(self, request: ChatRequest) -> ChatAnswer:
-        """Return the answer in one piece."""
+        """Return the answer in one piece; raise a ModelServerError if it fails."""
 
     async def count_tokens(self, request: ChatRequest) -> int | None:
-        """Return the tokens of a request's prompt, None where nobody counts them."""
+        """Return the number of tokens of a request's prompt.
+
+        None if the server has no request for that.
+        """
         return None
 
     @abstractmethod
     async def embed(
         self, model: str, texts: Sequence[str], keep_alive: KeepAlive | None = None
     ) -> list[list[float]]:
-        """Return one vector for each text, in the same order."""
+        """Return one vector for each text, in the same order.
+
+        The vectors have one length and finite numbers, and none is all zero; a
+        server that sends others is a MalformedAnswer.
+        """
 
     @abstractmethod
     async def check(self) -> None:
-        """Raise a ModelServerError if the server is away or refuses the key."""
+        """Raise a ModelServerError if the server is unreachable or refuses the key."""
 
     @abstractmethod
     async def list_models(self) -> list[ServerModel]:
         """Return the models that the server has."""
 
     @abstractmethod
-    async def loaded_models(self) -> list[LoadedModel] | None:
-        """Return the models in memory, None where the server does not tell."""
+    async def loaded_models(self, names: Collection[str]) -> list[LoadedModel] | None:
+        """Return the models in memory, None if the server does not report them.
+
+        names are the model names that the caller uses in its requests: each
+        LoadedModel says which of them stand for it.
+        """
 
     def find(self, name: str, models: Sequence[ServerModel]) -> ServerModel | None:
-        """Return the model that requests call name, None if it is not there."""
+        """Return the model that a request with this name uses, None if none does."""
         names = (name, f"{name}:latest")
         return next((model for model in models if model.name in names), None)
 
-    def is_model(self, name: str, loaded: LoadedModel) -> bool:
-        """Return whether a loaded model is the one that requests call name."""
-        return loaded.name == name
-
     @abstractmethod
     async def load(self, request: LoadRequest) -> None:
-        """Load a model, if it is not loaded already, and hold it.
+        """Load a model, if it is not loaded already, and apply its keep_alive.
 
-        Raise NotSupported where a request that nobody waits for may cost money.
+        Raise NotSupported if the server's requests may cost money.
         """
 
     @abstractmethod
     async def unload(self, model: str) -> None:
         """Unload a model as soon as it is idle.
 
-        Raise NotSupported where the server has no such request.
+        Raise NotSupported if the server has no such request.
         """
 
     async def pull(self, model: str) -> AsyncGenerator[float]:
-        """Get a model, and yield how much of it is there, from 0 to 1.
+        """Download a model, and yield how much of it is there, from 0 to 1.
 
-        Raise NotSupported where the server cannot.
+        Raise NotSupported if the server cannot.
         """
         raise NotSupported(self.http.host)
         yield
 
+    async def _get(self, url: str, timeout: float = SHORT_TIMEOUT) -> Answer:
+        """Return the JSON object at url; timeout is in seconds.
+
+        Raise a ModelServerError, also for an error with status 200.
+        """
+        return checked_answer(self.http, await self.http.get(url, timeout))
+
+    async def _post(
+        self, url: str, body: JsonObject, timeout: float | None = None
+    ) -> Answer:
+        """Send JSON and return the JSON object of the answer.
+
+        timeout, in seconds, replaces the idle timeout. Raise a ModelServerError,
+        also for an error with status 200.
+        """
+        answer = await self.http.post(url, body, timeout=timeout)
+        return checked_answer(self.http, answer)
+
 
 async def collect(deltas: AsyncGenerator[ChatDelta]) -> ChatAnswer:
-    """Return a streamed answer in one piece."""
+    """Return a streamed answer in one piece; raise what the stream raises."""
     content: list[str] = []
     thinking: list[str] = []
     tool_calls: tuple[ToolCall, ...] = ()
@@ -252,3 +289,8 @@ async def collect(deltas: AsyncGenerator[ChatDelta]) -> ChatAnswer:
         finish_reason=finish_reason,
         stats=stats,
     )
+
+
+def same_names(names: Collection[str], *own_names: str) -> frozenset[str]:
+    """Return those of the names that are one of a model's own names."""
+    return frozenset(own_names).intersection(names)

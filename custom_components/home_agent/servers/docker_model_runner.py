@@ -1,26 +1,34 @@
 """Docker Model Runner: keep_alive is a setting of a model, not of a request."""
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import Collection
 from datetime import timedelta
-from typing import Any, Final, override
+import logging
+from typing import Final, override
 
-import aiohttp
 from homeassistant.util import dt as dt_util
 
-from ..keep_alive import KeepAlive
+from ..keep_alive import InvalidKeepAlive, KeepAlive
 from .address import server_root
-from .base import LOAD_TIMEOUT, Connection, LoadedModel, ServerCapability, ServerKind
+from .answers import Answer, checked_answer
+from .base import (
+    LOAD_TIMEOUT,
+    LoadedModel,
+    ServerCapability,
+    ServerKind,
+    same_names,
+)
 from .errors import RequestRefused
 from .messages import JsonObject, LoadRequest
 from .openai_compatible import OpenAICompatibleServer
+
+_LOGGER = logging.getLogger(__name__)
 
 _PRELOAD: Final = {"X-Preload-Only": "true"}
 _CONFLICT: Final = 409
 
 
 class DockerModelRunner(OpenAICompatibleServer):
-    """Docker Model Runner; its imitation of Ollama reloads models, so is not used."""
+    """Docker Model Runner, by its own API: its Ollama API would reload the models."""
 
     kind = ServerKind.DOCKER_MODEL_RUNNER
     capabilities = (
@@ -31,35 +39,47 @@ class DockerModelRunner(OpenAICompatibleServer):
         | ServerCapability.WARM
     )
 
-    def __init__(self, session: aiohttp.ClientSession, connection: Connection) -> None:
-        """Talk to the server of connection over session."""
-        super().__init__(session, connection)
-        self._configured: dict[str, KeepAlive] = {}
-
     @override
     def may_send_keep_alive(self, model: str) -> bool:
         """Return False: the field in a request has no effect."""
         return False
 
-    @asynccontextmanager
     @override
-    async def _held(
-        self, model: str, keep_alive: KeepAlive | None
-    ) -> AsyncIterator[None]:
-        """Configure the keep_alive before the first request that has it."""
-        if keep_alive and self._configured.get(model) != keep_alive:
-            await self._configure(model, keep_alive)
-        yield
+    async def _before_request(self, model: str, keep_alive: KeepAlive) -> None:
+        """Configure the keep_alive, unless the model is loaded with it already.
+
+        Somebody else may have set another value, and a server that was restarted
+        has none, so /engines/ps is read each time. A runner that is busy refuses;
+        the next request tries again.
+        """
+        for entry in await self._loaded():
+            current = _keep_alive_of(entry)
+            if (
+                entry.text("model_name") == model
+                and current is not None
+                and current.nanoseconds == keep_alive.nanoseconds
+            ):
+                return
+        # Always as text, unlike on Ollama.
+        text = {None: "-1", 0: "0"}.get(keep_alive.nanoseconds, keep_alive.text)
+        _LOGGER.debug("Setting the keep_alive of %s to %s", model, text)
+        try:
+            await self.http.post(
+                self._engines_url("_configure"), {"model": model, "keep_alive": text}
+            )
+        except RequestRefused as err:
+            if err.status != _CONFLICT:
+                raise
+            _LOGGER.debug("The runner is busy: %s", err.log_text)
 
     @override
-    async def loaded_models(self) -> list[LoadedModel]:
+    async def loaded_models(self, names: Collection[str]) -> list[LoadedModel]:
         """Return the models in memory."""
-        answer: Any = await self.http.get(self._engines_url("ps"))
-        return [_loaded_model(model) for model in answer or ()]
+        return [_loaded_model(entry, names) for entry in await self._loaded()]
 
     @override
     async def load(self, request: LoadRequest) -> None:
-        """Load a model without asking it anything."""
+        """Load a model without generating anything."""
         body: JsonObject = {"model": request.model, "input": ["."]}
         if not request.embedding:
             body = {
@@ -67,7 +87,7 @@ class DockerModelRunner(OpenAICompatibleServer):
                 "messages": [{"role": "user", "content": "."}],
             }
         endpoint = "embeddings" if request.embedding else "chat/completions"
-        async with self._held(request.model, request.keep_alive):
+        async with self._residency_requests(request.model, request.keep_alive):
             await self.http.post(
                 self._url(endpoint), body, timeout=LOAD_TIMEOUT, headers=_PRELOAD
             )
@@ -77,45 +97,41 @@ class DockerModelRunner(OpenAICompatibleServer):
         """Unload a model."""
         await self.http.post(self._engines_url("unload"), {"models": [model]})
 
-    async def _configure(self, model: str, keep_alive: KeepAlive) -> None:
-        """Set the keep_alive of a model.
-
-        Always as text, unlike on Ollama. A runner that is busy refuses; it is
-        asked again with the next request.
-        """
-        text = {None: "-1", 0: "0"}.get(keep_alive.nanoseconds, keep_alive.text)
-        try:
-            await self.http.post(
-                self._engines_url("_configure"), {"model": model, "keep_alive": text}
-            )
-        except RequestRefused as err:
-            if err.status != _CONFLICT:
-                raise
-        else:
-            self._configured[model] = keep_alive
+    async def _loaded(self) -> list[Answer]:
+        """Return the entries of /engines/ps, which is a list."""
+        entries = await self.http.get(self._engines_url("ps"))
+        if isinstance(entries, list):
+            entries = {"engines": entries}
+        return checked_answer(self.http, entries).objects("engines")
 
     def _engines_url(self, path: str) -> str:
         """Return an address of the runner's own API."""
         return f"{server_root(self.connection.url)}/engines/{path}"
 
 
-def _loaded_model(model: JsonObject) -> LoadedModel:
-    """Return an entry of /engines/ps; idle time counts from last_used."""
-    in_use = bool(model.get("in_use"))
-    forever = False
+def _loaded_model(entry: Answer, names: Collection[str]) -> LoadedModel:
+    """Return an entry of /engines/ps; its idle time counts from last_used."""
+    name = entry.text("model_name")
+    is_busy = entry.flag("in_use")
     expires_at = None
-    try:
-        seconds = KeepAlive.parse(model.get("keep_alive") or "").seconds
-        forever = seconds is None
-        last_used = dt_util.parse_datetime(model.get("last_used") or "")
-        if seconds is not None and last_used is not None and not in_use:
-            expires_at = last_used + timedelta(seconds=seconds)
-    except ValueError:
-        pass
+    keep_alive = _keep_alive_of(entry)
+    if keep_alive and keep_alive.seconds is not None and not is_busy:
+        last_used = dt_util.parse_datetime(entry.optional_text("last_used") or "")
+        if last_used is not None:
+            expires_at = last_used + timedelta(seconds=keep_alive.seconds)
     return LoadedModel(
-        name=model["model_name"],
+        name=name,
+        names=same_names(names, name),
         expires_at=expires_at,
-        is_indefinite=forever,
-        is_loading=bool(model.get("loading")),
-        is_busy=in_use,
+        is_indefinite=keep_alive is not None and keep_alive.is_indefinite,
+        is_loading=entry.flag("loading"),
+        is_busy=is_busy,
     )
+
+
+def _keep_alive_of(entry: Answer) -> KeepAlive | None:
+    """Return the keep_alive that a model is loaded with, None if it is not reported."""
+    try:
+        return KeepAlive.parse(entry.optional_text("keep_alive") or "")
+    except InvalidKeepAlive:
+        return None

@@ -1,5 +1,6 @@
 """What can go wrong with a model server, each as one short spoken sentence."""
 
+import re
 from typing import Final
 
 from homeassistant.exceptions import HomeAssistantError
@@ -7,6 +8,15 @@ from homeassistant.exceptions import HomeAssistantError
 from ..const import DOMAIN
 
 _MAX_LOG_DETAIL: Final = 300
+# What servers say of a prompt that is too long: Ollama (runner.go,
+# errorInputTooLong), llama.cpp, LM Studio, OpenAI, vLLM, Gemini, Anthropic, Groq.
+_TOO_LONG: Final = re.compile(
+    r"exceeds? (the )?(available |maximum |model'?s )*(context|number of tokens)"
+    r"|context_length_exceeded|exceed_context_size|maximum context length"
+    r"|greater than the context length|prompt is too long"
+    r"|input is too large to process|reduce the length of the messages",
+    re.IGNORECASE,
+)
 
 
 class ModelServerError(HomeAssistantError):
@@ -86,6 +96,21 @@ class RequestRefused(ModelServerError):
     key = "request_refused"
 
 
+class PromptTooLong(RequestRefused):
+    """The prompt has more tokens than the model's context has room for."""
+
+    key = "prompt_too_long"
+
+
+class MalformedAnswer(ModelServerError):
+    """The server's answer does not have the shape that its API promises.
+
+    detail names the field.
+    """
+
+    key = "malformed_answer"
+
+
 class UnknownServer(ModelServerError):
     """Something answers there, but it is no model server that we know."""
 
@@ -96,3 +121,8 @@ class NotSupported(ModelServerError):
     """A server of its kind cannot do what was asked."""
 
     key = "not_supported"
+
+
+def is_prompt_too_long(detail: str) -> bool:
+    """Return whether a server's error text says that the prompt is too long."""
+    return _TOO_LONG.search(detail) is not None

@@ -16,8 +16,10 @@ from .errors import (
     InvalidAuth,
     ModelNotFound,
     ModelServerError,
+    PromptTooLong,
     RequestRefused,
     ServerTimedOut,
+    is_prompt_too_long,
 )
 
 CONNECT_TIMEOUT: Final = 10.0
@@ -160,7 +162,8 @@ class HttpClient:
 
     def error(self, detail: str) -> ModelServerError:
         """Return the error that a server reported inside an answer."""
-        return ModelServerError(self.host, self._redact(detail))
+        kind = PromptTooLong if is_prompt_too_long(detail) else ModelServerError
+        return kind(self.host, self._redact(detail))
 
     async def read_json(self, response: aiohttp.ClientResponse) -> Any:
         """Return the whole answer as JSON, None where it is empty."""
@@ -187,9 +190,10 @@ class HttpClient:
             return InvalidAuth(self.host, detail, status=status)
         if status == 404 and "model" in detail.lower():
             return ModelNotFound(self.host, detail, status=status)
-        if status < 500:
-            return RequestRefused(self.host, detail, status=status)
-        return ModelServerError(self.host, detail, status=status)
+        kind = RequestRefused if status < 500 else ModelServerError
+        if is_prompt_too_long(detail):
+            kind = PromptTooLong
+        return kind(self.host, detail, status=status)
 
     def _redact(self, text: str) -> str:
         """Return a text of the server without our secrets, short, in one line."""
@@ -231,7 +235,10 @@ def error_text(body: str) -> str:
     if isinstance(data, dict):
         error = data.get("error")
         if isinstance(error, dict):
+            field = error.get("param")
             error = error.get("message")
+            if isinstance(error, str) and isinstance(field, str) and field not in error:
+                error = f"{error} ({field})"
         if isinstance(error, str):
             return error
     return body

@@ -1,72 +1,82 @@
-"""llama.cpp's own server: with one model, or as a router of several."""
+"""llama.cpp's server: with one model, or as a router of several."""
 
 import asyncio
-from typing import Any, Final, override
+from collections.abc import Collection
+from typing import Final, override
 
 from .address import server_root
-from .base import LOAD_TIMEOUT, LoadedModel, ServerCapability, ServerKind
-from .errors import ModelServerError, RequestRefused
-from .messages import ChatRequest, LoadRequest
+from .base import (
+    LOAD_TIMEOUT,
+    LoadedModel,
+    ServerCapability,
+    ServerKind,
+    same_names,
+)
+from .errors import ModelServerError, RequestRefused, ServerTimedOut
+from .messages import ChatRequest, JsonObject, LoadRequest
 from .own_rules import OneModelServer, OwnRulesServer
 
 _POLL_SECONDS: Final = 0.5
 
 
 class LlamaCppServer(OneModelServer):
-    """One model, always loaded; --sleep-idle-seconds lets it sleep."""
+    """One model, always loaded unless --sleep-idle-seconds lets it sleep."""
 
     kind = ServerKind.LLAMA_CPP
     capabilities = ServerCapability.WARM | ServerCapability.LIST
 
     @override
-    def is_model(self, name: str, loaded: LoadedModel) -> bool:
-        """Return True: requests get the one model whatever they call it."""
-        return True
-
-    @override
     async def count_tokens(self, request: ChatRequest) -> int | None:
-        """Return the tokens that the server itself makes of a request's prompt.
+        """Return the number of tokens of a request's prompt, as the server counts them.
 
-        Images are no text; a prompt with some is not counted. Raise a
-        ModelServerError if the server fails or is too old to count.
+        None if there are images in it, which cannot be counted this way. Raise a
+        ModelServerError if the server fails or is too old for such a request.
         """
         if any(message.get("images") for message in request.messages):
             return None
         root = server_root(self.connection.url)
         body = self._chat_body(request)
-        prompt = await self.http.post(f"{root}/apply-template", body)
-        # As the server does it for a chat (tools/server/server.cpp).
-        text = {"content": prompt["prompt"], "add_special": True, "parse_special": True}
-        answer = await self.http.post(f"{root}/tokenize", text)
-        return len(answer["tokens"])
+        template = await self._post(f"{root}/apply-template", body)
+        # With the flags that the server sets for a chat (tools/server/server.cpp).
+        text: JsonObject = {
+            "content": template.text("prompt"),
+            "add_special": True,
+            "parse_special": True,
+        }
+        answer = await self._post(f"{root}/tokenize", text)
+        if not isinstance(tokens := answer.value("tokens"), list):
+            raise answer.malformed("tokens", "a list")
+        return len(tokens)
 
     @override
-    async def loaded_models(self) -> list[LoadedModel]:
-        """Return the model, unless it sleeps.
+    async def loaded_models(self, names: Collection[str]) -> list[LoadedModel]:
+        """Return the one model, which stands for every name, unless it sleeps.
 
         A sleeping server has dropped weights and prompt cache until the next
         request; /props does not wake it. While it starts it answers 503.
         """
         try:
-            props = await self.http.get(f"{server_root(self.connection.url)}/props")
+            props = await self._get(f"{server_root(self.connection.url)}/props")
         except ModelServerError as err:
             if err.status != 503:
                 raise
-            return [LoadedModel(name="", is_loading=True)]
-        if props.get("is_sleeping"):
+            return [LoadedModel(name="", names=frozenset(names), is_loading=True)]
+        if props.flag("is_sleeping"):
             return []
-        settings = props.get("default_generation_settings") or {}
+        settings = props.optional_object("default_generation_settings")
+        alias = props.optional_text("model_alias")
         return [
             LoadedModel(
-                name=props.get("model_alias") or props.get("model_path") or "",
+                name=alias or props.optional_text("model_path") or "",
+                names=frozenset(names),
                 is_indefinite=True,
-                context_length=settings.get("n_ctx"),
+                context_length=settings.integer("n_ctx") if settings else None,
             )
         ]
 
 
 class LlamaCppRouter(OwnRulesServer):
-    """llama.cpp as a router: it loads on demand, --models-max at a time."""
+    """llama.cpp as a router: it loads what a request needs, --models-max at a time."""
 
     kind = ServerKind.LLAMA_CPP_ROUTER
     capabilities = (
@@ -77,19 +87,21 @@ class LlamaCppRouter(OwnRulesServer):
     )
 
     @override
-    async def loaded_models(self) -> list[LoadedModel]:
-        """Return the models that are loaded or on their way."""
+    async def loaded_models(self, names: Collection[str]) -> list[LoadedModel]:
+        """Return the models that are loaded or being loaded."""
         return [
-            LoadedModel(name=name, is_loading=value == "loading")
-            for name, value in (await self._states()).items()
-            if value in ("loaded", "loading")
+            LoadedModel(
+                name=name, names=same_names(names, name), is_loading=state == "loading"
+            )
+            for name, state in (await self._states()).items()
+            if state in ("loaded", "loading")
         ]
 
     @override
     async def load(self, request: LoadRequest) -> None:
         """Load a model; return when it is loaded.
 
-        The router answers before that, so it is asked until it says so.
+        The router answers before that, so its list is read until it says so.
         """
         try:
             await self.http.post(
@@ -98,11 +110,15 @@ class LlamaCppRouter(OwnRulesServer):
         except RequestRefused as err:
             if "already" not in err.detail:
                 raise
-        async with asyncio.timeout(LOAD_TIMEOUT):
-            state: str | None = "loading"
-            while state == "loading":
-                await asyncio.sleep(_POLL_SECONDS)
-                state = (await self._states()).get(request.model)
+        try:
+            async with asyncio.timeout(LOAD_TIMEOUT):
+                state: str | None = "loading"
+                while state == "loading":
+                    await asyncio.sleep(_POLL_SECONDS)
+                    state = (await self._states()).get(request.model)
+        except TimeoutError as err:
+            detail = f"the model is not loaded after {LOAD_TIMEOUT:g} s"
+            raise ServerTimedOut(self.http.host, detail) from err
         if state not in ("loaded", "sleeping"):
             raise self.http.error(f"the model is {state} after loading it")
 
@@ -116,11 +132,12 @@ class LlamaCppRouter(OwnRulesServer):
                 raise
 
     async def _states(self) -> dict[str, str]:
-        """Return what became of each model that the router knows."""
-        answer: Any = await self.http.get(self._router_url("models"))
+        """Return the state of each model that the router knows."""
+        answer = await self._get(self._router_url("models"))
         return {
-            model["id"]: (model.get("status") or {}).get("value", "")
-            for model in answer.get("data") or ()
+            model.text("id"): (status.optional_text("value") if status else None) or ""
+            for model in answer.objects("data")
+            for status in (model.optional_object("status"),)
         }
 
     def _router_url(self, path: str) -> str:

@@ -1,13 +1,21 @@
-"""LM Studio: ttl for a time, loading for ever, unloading at once."""
+"""LM Studio: a ttl for a duration, an explicit load for -1, an unload for 0."""
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from typing import Any, Final, override
+import asyncio
+from collections.abc import Collection
+from typing import Final, override
 
 from ..keep_alive import KeepAlive
 from .address import server_root
-from .base import LOAD_TIMEOUT, LoadedModel, ServerCapability, ServerKind
-from .errors import ModelServerError, NotSupported
+from .answers import Answer
+from .base import (
+    LOAD_TIMEOUT,
+    LoadedModel,
+    ServerCapability,
+    ServerKind,
+    same_names,
+)
+from .errors import ModelServerError, NotSupported, ServerTimedOut
+from .http import SHORT_TIMEOUT
 from .messages import JsonObject, LoadRequest
 from .openai_compatible import OpenAICompatibleServer
 
@@ -17,9 +25,9 @@ _LOADED: Final = "loaded"
 class LMStudioServer(OpenAICompatibleServer):
     """LM Studio 0.3.6 and newer; loading and unloading came with 0.4.
 
-    A model that a request loads leaves after the ttl of that request, each
-    request starting it anew, and makes room for the next one that a request
-    loads (Auto-Evict). One that was loaded explicitly stays.
+    A model that is loaded by a request is unloaded after that request's ttl, counted
+    from the last request that used it, and also when a request loads another model
+    (Auto-Evict). A model that was loaded explicitly stays.
     """
 
     kind = ServerKind.LM_STUDIO
@@ -37,45 +45,55 @@ class LMStudioServer(OpenAICompatibleServer):
         ttl = keep_alive.ttl if keep_alive else None
         return {} if ttl is None else {"ttl": ttl}
 
-    @asynccontextmanager
     @override
-    async def _held(
-        self, model: str, keep_alive: KeepAlive | None
-    ) -> AsyncIterator[None]:
-        """Load the model explicitly for -1, unload it after the answer for 0."""
-        if keep_alive and keep_alive.is_indefinite:
-            await self._load_explicitly(model)
-        yield
-        if keep_alive and keep_alive.nanoseconds == 0:
-            await self.unload(model)
+    async def _before_request(self, model: str, keep_alive: KeepAlive) -> None:
+        """Load the model explicitly for -1; a request would load it with a ttl."""
+        if keep_alive.is_indefinite:
+            await self._load_explicitly(model, self.connection.idle_timeout)
 
     @override
-    async def loaded_models(self) -> list[LoadedModel]:
-        """Return the models in memory; their ttl is not told."""
+    async def _after_request(self, model: str, keep_alive: KeepAlive) -> None:
+        """Unload the model for 0."""
+        if keep_alive.nanoseconds != 0:
+            return
+        try:
+            async with asyncio.timeout(SHORT_TIMEOUT):
+                await self.unload(model)
+        except TimeoutError as err:
+            detail = f"the model is not unloaded after {SHORT_TIMEOUT:g} s"
+            raise ServerTimedOut(self.http.host, detail) from err
+
+    @override
+    async def loaded_models(self, names: Collection[str]) -> list[LoadedModel]:
+        """Return the models in memory; LM Studio does not report their ttl."""
         if (models := await self._models()) is not None:
             return [
                 LoadedModel(
-                    name=model["key"],
-                    context_length=(instance.get("config") or {}).get("context_length"),
+                    name=(key := model.text("key")),
+                    names=same_names(names, key, instance.text("id")),
+                    context_length=config.integer("context_length") if config else None,
                 )
                 for model in models
-                for instance in model.get("loaded_instances") or ()
+                for instance in model.objects("loaded_instances")
+                for config in (instance.optional_object("config"),)
             ]
         # Before 0.4.
-        answer: Any = await self.http.get(self._rest_url("v0/models"))
+        answer = await self._get(self._rest_url("v0/models"))
         return [
             LoadedModel(
-                name=model["id"], context_length=model.get("loaded_context_length")
+                name=(name := model.text("id")),
+                names=same_names(names, name),
+                context_length=model.integer("loaded_context_length"),
             )
-            for model in answer.get("data") or ()
-            if model.get("state") == _LOADED
+            for model in answer.objects("data")
+            if model.optional_text("state") == _LOADED
         ]
 
     @override
     async def load(self, request: LoadRequest) -> None:
-        """Load a model: explicitly for ever, else by a request with its ttl."""
+        """Load a model: explicitly for -1, else by a request with its ttl."""
         if not request.keep_alive.is_indefinite or not await self._load_explicitly(
-            request.model
+            request.model, LOAD_TIMEOUT
         ):
             await super().load(request)
 
@@ -85,39 +103,43 @@ class LMStudioServer(OpenAICompatibleServer):
         if (models := await self._models()) is None:
             raise NotSupported(self.http.host)
         for entry in models:
-            if entry["key"] == model:
-                for instance in entry.get("loaded_instances") or ():
-                    await self.http.post(
+            if entry.text("key") == model:
+                for instance in entry.objects("loaded_instances"):
+                    await self._post(
                         self._rest_url("v1/models/unload"),
-                        {"instance_id": instance["id"]},
+                        {"instance_id": instance.text("id")},
                     )
 
-    async def _load_explicitly(self, model: str) -> bool:
+    async def _load_explicitly(self, model: str, timeout: float) -> bool:
         """Load a model if it is not loaded; return False before 0.4.
 
-        Asking again would load a second instance.
+        A second request would load a second instance. timeout is in seconds.
         """
         if (models := await self._models()) is None:
             return False
-        if not any(m["key"] == model and m.get("loaded_instances") for m in models):
-            await self.http.post(
-                self._rest_url("v1/models/load"), {"model": model}, timeout=LOAD_TIMEOUT
+        if not any(
+            entry.text("key") == model and entry.objects("loaded_instances")
+            for entry in models
+        ):
+            await self._post(
+                self._rest_url("v1/models/load"), {"model": model}, timeout
             )
         return True
 
-    async def _models(self) -> list[JsonObject] | None:
+    async def _models(self) -> list[Answer] | None:
         """Return the models with their instances, None before 0.4.
 
-        An unknown path is answered with status 200 and an error.
+        Before, the path is unknown: LM Studio answers that with status 200 and an
+        error.
         """
         try:
-            answer = await self.http.get(self._rest_url("v1/models"))
+            models = await self.http.get(self._rest_url("v1/models"))
         except ModelServerError as err:
             if err.status != 404:
                 raise
             return None
-        models: list[JsonObject] | None = answer.get("models")
-        return models
+        answer = Answer(self.http.host, models)
+        return None if answer.value("models") is None else answer.objects("models")
 
     def _rest_url(self, path: str) -> str:
         """Return an address of LM Studio's own API."""

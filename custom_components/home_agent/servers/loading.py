@@ -1,16 +1,24 @@
-"""Servers that load and unload on request but time their models by own rules."""
+"""Servers that load and unload on request, but have no keep_alive."""
 
-from typing import Any, override
+from collections.abc import Collection
+from typing import override
+from urllib.parse import quote
 
 from .address import server_root
-from .base import LOAD_TIMEOUT, LoadedModel, ServerCapability, ServerKind
+from .base import (
+    LOAD_TIMEOUT,
+    LoadedModel,
+    ServerCapability,
+    ServerKind,
+    same_names,
+)
 from .errors import InvalidAuth, RequestRefused
 from .messages import LoadRequest
 from .own_rules import OwnRulesServer
 
 
 class LoadingServer(OwnRulesServer):
-    """What they share: the API is below the server's root."""
+    """What these servers share: requests below the server's root."""
 
     capabilities = (
         ServerCapability.WARM
@@ -20,52 +28,60 @@ class LoadingServer(OwnRulesServer):
     )
 
     def _root_url(self, path: str) -> str:
-        """Return an address below the root."""
+        """Return the address of a path below the root."""
         return f"{server_root(self.connection.url)}/{path}"
 
 
 class LlamaSwapServer(LoadingServer):
-    """llama-swap: ttl stands in its configuration file; a question loads."""
+    """llama-swap: the ttl is in its configuration file; a question loads a model."""
 
     kind = ServerKind.LLAMA_SWAP
 
     @override
-    async def loaded_models(self) -> list[LoadedModel]:
+    async def loaded_models(self, names: Collection[str]) -> list[LoadedModel]:
         """Return the models that run or start."""
-        answer: Any = await self.http.get(self._root_url("running"))
+        answer = await self._get(self._root_url("running"))
         return [
-            LoadedModel(name=item["model"], is_loading=item.get("state") == "starting")
-            for item in answer.get("running") or ()
-            if item.get("state") in ("ready", "starting")
+            LoadedModel(
+                name=(name := item.text("model")),
+                names=same_names(names, name),
+                is_loading=item.optional_text("state") == "starting",
+            )
+            for item in answer.objects("running")
+            if item.optional_text("state") in ("ready", "starting")
         ]
 
     @override
     async def unload(self, model: str) -> None:
-        """Unload one model; without its name the path would unload all."""
-        await self.http.post(self._root_url(f"api/models/unload/{model}"), {})
+        """Unload one model; the path without a name unloads all of them."""
+        path = f"api/models/unload/{quote(model)}"
+        await self.http.post(self._root_url(path), {})
 
 
 class LocalAIServer(LoadingServer):
-    """LocalAI: a watchdog unloads (LOCALAI_WATCHDOG_IDLE), off by default.
+    """LocalAI: a watchdog unloads models (LOCALAI_WATCHDOG_IDLE), off by default.
 
-    The requests are the administrator's; without the right key questions still
-    load a model.
+    Only an administrator's key may load and unload. Without it, a question still
+    loads its model.
     """
 
     kind = ServerKind.LOCALAI
 
     @override
-    async def loaded_models(self) -> list[LoadedModel] | None:
-        """Return the models in memory, None where only an administrator may ask."""
+    async def loaded_models(self, names: Collection[str]) -> list[LoadedModel] | None:
+        """Return the models in memory, None if the key is no administrator's."""
         try:
-            answer: Any = await self.http.get(self._root_url("system"))
+            answer = await self._get(self._root_url("system"))
         except InvalidAuth, RequestRefused:
             return None
-        return [LoadedModel(name=m["id"]) for m in answer.get("loaded_models") or ()]
+        return [
+            LoadedModel(name=(name := model.text("id")), names=same_names(names, name))
+            for model in answer.objects("loaded_models")
+        ]
 
     @override
     async def load(self, request: LoadRequest) -> None:
-        """Load a model; by a question where only an administrator may load."""
+        """Load a model; by a question if the key is no administrator's."""
         try:
             await self.http.post(
                 self._root_url("backend/load"),
@@ -82,26 +98,27 @@ class LocalAIServer(LoadingServer):
 
 
 class LemonadeServer(LoadingServer):
-    """Lemonade: evict_idle_timeout is its own; a pinned model is never evicted."""
+    """Lemonade: unloads by its own evict_idle_timeout, but never a pinned model."""
 
     kind = ServerKind.LEMONADE
 
     @override
-    async def loaded_models(self) -> list[LoadedModel]:
+    async def loaded_models(self, names: Collection[str]) -> list[LoadedModel]:
         """Return the models in memory."""
-        answer: Any = await self.http.get(self._url("health"))
+        answer = await self._get(self._url("health"))
         return [
             LoadedModel(
-                name=model["model_name"],
-                is_indefinite=bool(model.get("pinned")),
-                is_busy=bool(model.get("is_busy")),
+                name=(name := model.text("model_name")),
+                names=same_names(names, name),
+                is_indefinite=model.flag("pinned"),
+                is_busy=model.flag("is_busy"),
             )
-            for model in answer.get("all_models_loaded") or ()
+            for model in answer.objects("all_models_loaded")
         ]
 
     @override
     async def load(self, request: LoadRequest) -> None:
-        """Load a model, pinned if it shall stay for ever."""
+        """Load a model, pinned if its keep_alive is -1."""
         await self.http.post(
             self._url("load"),
             {"model_name": request.model, "pinned": request.keep_alive.is_indefinite},

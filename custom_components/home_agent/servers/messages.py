@@ -1,4 +1,4 @@
-"""What goes to a chat model and what comes back, the same for every server."""
+"""Requests to chat models and their answers, the same for every server."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -13,10 +13,12 @@ type JsonObject = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class ToolCall:
-    """A call that the model wants to be made.
+    """A call of a tool that the model asks for.
 
-    arguments is None when the model wrote something that is not a JSON object;
-    id is "" where the server gives none.
+    arguments is None if the call must not be made: because the model wrote
+    something that is no JSON object, or because the answer was cut off at its limit
+    of tokens, or for another reason, where the arguments may be incomplete. id is ""
+    if the server gives none.
     """
 
     name: str
@@ -26,14 +28,14 @@ class ToolCall:
 
 @dataclass(frozen=True, slots=True)
 class Image:
-    """An image of a user message, its data in base64."""
+    """An image of a user message; data is in base64."""
 
     mime_type: str
     data: str
 
 
 class ChatMessage(TypedDict, total=False):
-    """One message; role and content are always there."""
+    """One message of a conversation; role and content are always there."""
 
     role: Literal["system", "user", "assistant", "tool"]
     content: str
@@ -60,27 +62,28 @@ class ChatRequest:
     """A request to a chat model.
 
     None leaves a setting to the server. max_tokens limits the answer, num_ctx
-    the whole context; both count tokens.
+    the whole context; both count tokens. tool_choice "none" forbids calls of the
+    tools; Ollama has no such field, so there it has no effect.
     """
 
     model: str
     messages: list[ChatMessage]
     tools: list[ToolSpec] = field(default_factory=list)
+    tool_choice: Literal["none"] | None = None
     keep_alive: KeepAlive | None = None
     temperature: float | None = None
     top_p: float | None = None
     max_tokens: int | None = None
     num_ctx: int | None = None
     think: Think | None = None
-    tool_choice: Literal["none"] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoadRequest:
-    """A request to load a model ahead, and to hold it for keep_alive.
+    """A request to load a model before it is needed, and to apply its keep_alive.
 
-    num_ctx must be that of its chat requests, in tokens; embedding says that the
-    model makes vectors.
+    num_ctx, in tokens, must be that of the chat requests. embedding: the model makes
+    vectors and cannot chat.
     """
 
     model: str
@@ -91,10 +94,11 @@ class LoadRequest:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChatStats:
-    """What a server reports of one request; None is what it does not tell.
+    """The figures of one request; None is what the server does not report.
 
-    load_seconds is the wait for the model to be in memory, prompt_seconds the
-    evaluation of what was not cached.
+    load_seconds is the wait until the model was in memory, prompt_seconds the
+    evaluation of the part of the prompt that was not cached, completion_seconds the
+    generation of the answer.
     """
 
     prompt_tokens: int | None = None
@@ -109,8 +113,9 @@ class ChatStats:
 class ChatDelta:
     """A piece of an answer: text, thinking, or the end.
 
-    tool_calls, finish_reason and stats are only in the last one: a stream that
-    breaks has started no tool.
+    tool_calls, finish_reason and stats are only in the last one, so that a stream
+    that breaks has started no tool. finish_reason is in the server's words; "length"
+    means that the answer reached its limit of tokens.
     """
 
     content: str = ""
@@ -122,7 +127,7 @@ class ChatDelta:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChatAnswer:
-    """A whole answer."""
+    """A whole answer; the fields are those of ChatDelta."""
 
     content: str
     thinking: str
@@ -132,6 +137,6 @@ class ChatAnswer:
 
 
 def text_length(messages: Sequence[ChatMessage], tools: Sequence[ToolSpec]) -> int:
-    """Return the characters that a request gives a model to read."""
-    said = sum(len(message["content"]) for message in messages)
-    return said + (len(json_bytes(list(tools))) if tools else 0)
+    """Return the number of characters in a request's messages and tools."""
+    text = sum(len(message["content"]) for message in messages)
+    return text + (len(json_bytes(list(tools))) if tools else 0)

@@ -1,57 +1,55 @@
-"""Ollama, over its native API: /v1 drops keep_alive and num_ctx without a word."""
+"""Ollama, over its native API: its /v1 ignores keep_alive and num_ctx."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Iterable, Sequence
+from collections.abc import AsyncGenerator, Collection, Iterable, Sequence
 from contextlib import aclosing
-from datetime import datetime, timedelta
-from email.utils import parsedate_to_datetime
-import re
-from typing import Any, Final, override
+from dataclasses import replace
+from datetime import timedelta
+import logging
+from typing import Final, override
 
 import aiohttp
 from homeassistant.util import dt as dt_util
-from homeassistant.util.json import JSON_DECODE_EXCEPTIONS, json_loads
 
 from ..keep_alive import KeepAlive
 from .address import server_root
+from .answers import Answer, checked_answer
 from .base import (
     LOAD_TIMEOUT,
     Connection,
     LoadedModel,
-    ModelCapability,
     ModelServer,
     ServerCapability,
     ServerKind,
     ServerModel,
 )
-from .errors import ConnectionLost, ModelNotFound
+from .errors import ConnectionLost, ModelServerError
 from .http import SHORT_TIMEOUT
+from .json_stream import JsonStream
 from .messages import (
     ChatAnswer,
     ChatDelta,
     ChatMessage,
     ChatRequest,
-    ChatStats,
     JsonObject,
     LoadRequest,
     ToolCall,
 )
-from .think_tags import ThinkTagSplitter
+from .ollama_answers import (
+    capabilities_of,
+    file_of,
+    finished_calls,
+    http_date,
+    loaded_model,
+    stats_of,
+)
+from .ollama_names import full_name, is_cloud_model
+from .thinking import ThinkingSplitter, split_thinking
+from .tool_calls import calls_of
 
-_CAPABILITIES: Final = {
-    "completion": ModelCapability.CHAT,
-    "embedding": ModelCapability.EMBEDDING,
-    "tools": ModelCapability.TOOLS,
-    "thinking": ModelCapability.THINKING,
-    "vision": ModelCapability.VISION,
-}
-# What runs in Ollama's cloud is never in this server's memory.
-_CLOUD_SUFFIXES: Final = (":cloud", "-cloud")
-# "For ever" is some 292 years from now (server/sched.go).
-_FOREVER: Final = timedelta(days=20 * 365)
+_LOGGER = logging.getLogger(__name__)
+
 _PARALLEL_SHOWS: Final = 4
-# Comments in a Modelfile begin with #.
-_FROM: Final = re.compile(r"^FROM (.+)$", re.MULTILINE)
 # The header Date has whole seconds, and an answer takes its time.
 _SAME_TIME: Final = timedelta(seconds=3)
 
@@ -70,22 +68,19 @@ class OllamaServer(ModelServer):
     )
 
     def __init__(self, session: aiohttp.ClientSession, connection: Connection) -> None:
-        """Talk to the server of connection over session."""
+        """Make a client for the server that connection leads to."""
         super().__init__(session, connection)
-        # Names that no loaded model had, and which file each name stands for.
-        self._looked_for: set[str] = set()
-        self._files: dict[str, str] = {}
+        # The file that each name stands for, None if there is no such model.
+        self._files: dict[str, str | None] = {}
 
     @override
     def may_send_keep_alive(self, model: str) -> bool:
         """Return whether requests for the model may carry a keep_alive."""
-        return super().may_send_keep_alive(model) and not model.endswith(
-            _CLOUD_SUFFIXES
-        )
+        return super().may_send_keep_alive(model) and not is_cloud_model(model)
 
     @override
     async def chat_stream(self, request: ChatRequest) -> AsyncGenerator[ChatDelta]:
-        """Yield the answer as it is made.
+        """Yield the answer piece by piece.
 
         The stream is one JSON object a line:
 
@@ -96,28 +91,31 @@ class OllamaServer(ModelServer):
 
         An error in the middle is a line {"error": "text"}.
         """
-        splitter = ThinkTagSplitter()
-        tool_calls: list[ToolCall] = []
+        splitter = ThinkingSplitter()
+        calls: list[ToolCall] = []
         lines = self.http.post_lines(self._url("chat"), self._chat_body(request, True))
         async with aclosing(lines):
-            async for line in lines:
-                chunk = self._parse_line(line)
-                message = chunk.get("message") or {}
-                tool_calls += _tool_calls(message)
-                content, thinking = splitter.feed(message.get("content") or "")
-                thinking = (message.get("thinking") or "") + thinking
-                done = bool(chunk.get("done"))
-                if done:
+            stream = await self._stream(lines)
+            while (chunk := await stream.read()) is not None:
+                message = chunk.optional_object("message")
+                content, thinking = "", ""
+                if message:
+                    calls += calls_of(message)
+                    content, tagged = splitter.feed(
+                        message.optional_text("content") or ""
+                    )
+                    thinking = (message.optional_text("thinking") or "") + tagged
+                if is_done := chunk.flag("done"):
                     last_content, last_thinking = splitter.finish()
                     content += last_content
                     thinking += last_thinking
                 if content or thinking:
                     yield ChatDelta(content=content, thinking=thinking)
-                if done:
+                if is_done:
                     yield ChatDelta(
-                        tool_calls=tuple(tool_calls),
-                        finish_reason=chunk.get("done_reason"),
-                        stats=_stats(chunk),
+                        tool_calls=finished_calls(calls, chunk, self.http.host),
+                        finish_reason=chunk.optional_text("done_reason"),
+                        stats=stats_of(chunk),
                     )
                     return
         raise ConnectionLost(self.http.host, "the stream ended before its end mark")
@@ -125,101 +123,95 @@ class OllamaServer(ModelServer):
     @override
     async def chat(self, request: ChatRequest) -> ChatAnswer:
         """Return the answer in one piece."""
-        answer = await self.http.post(
-            self._url("chat"), self._chat_body(request, False)
-        )
-        message = answer.get("message") or {}
-        splitter = ThinkTagSplitter()
-        content, thinking = splitter.feed(message.get("content") or "")
-        last_content, last_thinking = splitter.finish()
+        answer = await self._post(self._url("chat"), self._chat_body(request, False))
+        if (message := answer.optional_object("message")) is None:
+            raise answer.malformed("message", "an object")
+        content, tagged = split_thinking(message.optional_text("content") or "")
         return ChatAnswer(
-            content=content + last_content,
-            thinking=(message.get("thinking") or "") + thinking + last_thinking,
-            tool_calls=tuple(_tool_calls(message)),
-            finish_reason=answer.get("done_reason"),
-            stats=_stats(answer),
+            content=content,
+            thinking=(message.optional_text("thinking") or "") + tagged,
+            tool_calls=finished_calls(calls_of(message), answer, self.http.host),
+            finish_reason=answer.optional_text("done_reason"),
+            stats=stats_of(answer),
         )
 
     @override
     async def embed(
         self, model: str, texts: Sequence[str], keep_alive: KeepAlive | None = None
     ) -> list[list[float]]:
-        """Return one vector for each text, in the same order."""
-        body = {"model": model, "input": list(texts)}
-        answer = await self.http.post(
+        """Return one vector for each text, in the same order.
+
+        A text that is too long for the model is a PromptTooLong; without "truncate"
+        Ollama would cut it without saying so.
+        """
+        body = {"model": model, "input": list(texts), "truncate": False}
+        answer = await self._post(
             self._url("embed"), body | self.residency_fields(model, keep_alive)
         )
-        vectors: list[list[float]] = answer.get("embeddings") or []
-        if len(vectors) != len(texts):
-            raise self.http.error(f"{len(vectors)} vectors for {len(texts)} texts")
-        return vectors
+        return answer.vectors("embeddings", len(texts))
 
     @override
     async def check(self) -> None:
-        """Raise a ModelServerError if the server is away or refuses the key."""
-        await self.http.get(self._url("tags"))
+        """Raise a ModelServerError if the server is unreachable or refuses the key."""
+        await self._get(self._url("tags"))
 
     @override
     async def list_models(self) -> list[ServerModel]:
         """Return the models that the server has.
 
-        Ollama lists their capabilities from 0.30 on; before, each is asked for.
+        Ollama lists their capabilities from 0.30 on; before that, /api/show reports
+        those of each model.
         """
-        tags = await self.http.get(self._url("tags"))
+        tags = await self._get(self._url("tags"))
         limit = asyncio.Semaphore(_PARALLEL_SHOWS)
 
-        async def with_capabilities(model: JsonObject) -> ServerModel:
-            capabilities = model.get("capabilities")
-            if capabilities is None:
+        async def with_capabilities(model: Answer) -> ServerModel:
+            name = model.text("name")
+            if (capabilities := model.texts("capabilities")) is None:
                 async with limit:
-                    capabilities = await self._show_capabilities(model["name"])
-            return ServerModel(model["name"], _capabilities(capabilities))
+                    show = await self._show(name)
+                # None before 0.6.4.
+                capabilities = show.texts("capabilities") if show else None
+            return ServerModel(name, capabilities_of(capabilities))
 
-        return await asyncio.gather(*map(with_capabilities, tags.get("models") or []))
+        return await asyncio.gather(*map(with_capabilities, tags.objects("models")))
 
     @override
-    async def loaded_models(self) -> list[LoadedModel]:
-        """Return the models in memory.
+    async def loaded_models(self, names: Collection[str]) -> list[LoadedModel]:
+        """Return the models in memory, with those of the names that stand for them.
 
-        Times are the server's: its clock is taken from the answer's header.
+        Times are the server's: its clock is read from the answer's header.
         """
         async with self.http.request(
             "GET", self._url("ps"), timeout=SHORT_TIMEOUT
         ) as response:
-            answer = await self.http.read_json(response)
+            answer = checked_answer(self.http, await self.http.read_json(response))
             date = response.headers.get("Date")
         now = dt_util.utcnow()
-        server_now = _http_date(date) or now
+        server_now = http_date(date) or now
         if abs(server_now - now) < _SAME_TIME:
             server_now = now
-        models = answer.get("models") or []
-        if models:
-            await self._learn_files(model["name"] for model in models)
-        return [_loaded_model(model, now, server_now) for model in models]
+        models = [
+            loaded_model(model, now, server_now) for model in answer.objects("models")
+        ]
+        names_of = await self._names_of({model.name for model in models}, names)
+        return [replace(model, names=names_of[model.name]) for model in models]
 
     @override
-    def is_model(self, name: str, loaded: LoadedModel) -> bool:
-        """Return whether a loaded model is the one that requests call name.
-
-        Several names may stand for one file, with different templates; it is
-        loaded once, and listed by the name that loaded it (server/sched.go: its
-        key is the file). Which file is asked for at the next look.
-        """
-        if loaded.name in (name, f"{name}:latest"):
-            return True
-        self._looked_for.add(name)
-        file = self._files.get(name)
-        return file is not None and file == self._files.get(loaded.name)
+    def find(self, name: str, models: Sequence[ServerModel]) -> ServerModel | None:
+        """Return the model that a request with this name uses, None if none does."""
+        wanted = full_name(name)
+        return next((m for m in models if full_name(m.name) == wanted), None)
 
     @override
     async def load(self, request: LoadRequest) -> None:
-        """Load a model and hold it for keep_alive, if it is not loaded already.
+        """Load a model, if it is not loaded already, and apply its keep_alive.
 
         num_ctx must be that of the chat requests: a different one would reload
-        the model. A model already loaded only gets the new keep_alive. Hanging
-        up would end the load, so the timeout is long.
+        the model. A model that is loaded only gets the new keep_alive. The timeout is
+        long, because the server gives up loading when its client hangs up.
         """
-        # Embedding models have no /api/generate but to unload them.
+        # An embedding model takes /api/generate only to be unloaded.
         endpoint = "embed" if request.embedding else "generate"
         body: JsonObject = {"model": request.model} | self.residency_fields(
             request.model, request.keep_alive
@@ -228,7 +220,7 @@ class OllamaServer(ModelServer):
             body["stream"] = False
             if request.num_ctx is not None:
                 body["options"] = {"num_ctx": request.num_ctx}
-        await self.http.post(self._url(endpoint), body, timeout=LOAD_TIMEOUT)
+        await self._post(self._url(endpoint), body, timeout=LOAD_TIMEOUT)
 
     @override
     async def unload(self, model: str) -> None:
@@ -237,28 +229,29 @@ class OllamaServer(ModelServer):
         /api/generate does so for embedding models too; /api/embed would load
         the model first.
         """
-        await self.http.post(
+        await self._post(
             self._url("generate"), {"model": model, "keep_alive": 0, "stream": False}
         )
 
     @override
     async def pull(self, model: str) -> AsyncGenerator[float]:
-        """Get a model from its library, and yield how much of it is there.
+        """Download a model, and yield how much of each of its files is there.
 
-        The stream has a line for each part of a file:
+        The stream has lines for each file, and restarts at 0 for the next one:
 
             {"status": "pulling manifest"}
             {"status": "pulling 8eeb52dfb3bb", "total": 5e9, "completed": 1e9}
             {"status": "success"}
         """
+        self._files.clear()
         lines = self.http.post_lines(self._url("pull"), {"model": model})
         async with aclosing(lines):
-            async for line in lines:
-                chunk = self._parse_line(line)
-                if chunk.get("status") == "success":
+            stream = await self._stream(lines)
+            while (chunk := await stream.read()) is not None:
+                if chunk.optional_text("status") == "success":
                     return
-                if total := chunk.get("total"):
-                    yield chunk.get("completed", 0) / total
+                if total := chunk.number("total"):
+                    yield (chunk.number("completed") or 0) / total
         raise ConnectionLost(self.http.host, "the stream ended before its end mark")
 
     def _url(self, endpoint: str) -> str:
@@ -271,6 +264,8 @@ class OllamaServer(ModelServer):
             "model": request.model,
             "messages": [_message(message) for message in request.messages],
             "stream": stream,
+            # Without it Ollama cuts a prompt that is too long without saying so.
+            "truncate": False,
         }
         body |= self.residency_fields(request.model, request.keep_alive)
         if request.tools:
@@ -289,40 +284,50 @@ class OllamaServer(ModelServer):
             body["options"] = options
         return body
 
-    def _parse_line(self, line: bytes) -> JsonObject:
-        """Return a line of a stream; raise the error that it may be."""
+    async def _stream(self, lines: AsyncGenerator[bytes]) -> JsonStream:
+        """Return a reader of JSON lines, once the status and the first line came."""
+        stream = JsonStream(
+            self.http, lines, self.connection.idle_timeout, has_events=False
+        )
+        await stream.start()
+        return stream
+
+    async def _names_of(
+        self, loaded: set[str], names: Collection[str]
+    ) -> dict[str, frozenset[str]]:
+        """Return which of the names stand for each loaded model.
+
+        Several names may stand for one file, with different templates. It is loaded
+        once, and /api/ps shows the name that loaded it (server/sched.go: its key is
+        the file).
+        """
+        named = {
+            model: {name for name in names if full_name(name) == full_name(model)}
+            for model in loaded
+        }
+        others = set(names).difference(*named.values())
+        if loaded and others:
+            await self._read_files(loaded, others)
+        for name in others:
+            file = self._files.get(name)
+            for model in loaded:
+                if file is not None and file == self._files.get(model):
+                    named[model].add(name)
+        return {model: frozenset(found) for model, found in named.items()}
+
+    async def _read_files(self, loaded: set[str], others: Iterable[str]) -> None:
+        """Find out which files names stand for, unless that is known."""
+        for name in {*loaded, *others} - self._files.keys():
+            show = await self._show(name)
+            self._files[name] = file_of(show) if show else None
+
+    async def _show(self, model: str) -> Answer | None:
+        """Return what the server reports of a model, None if it cannot."""
         try:
-            chunk: JsonObject = json_loads(line)  # type: ignore[assignment]
-        except JSON_DECODE_EXCEPTIONS as err:
-            raise ConnectionLost(self.http.host, "a line was cut") from err
-        if error := chunk.get("error"):
-            raise self.http.error(str(error))
-        return chunk
-
-    async def _learn_files(self, loaded: Iterable[str]) -> None:
-        """Learn which files names stand for, where a name alone finds nothing."""
-        if not self._looked_for:
-            return
-        for name in {*self._looked_for, *loaded} - self._files.keys():
-            try:
-                answer = await self.http.post(self._url("show"), {"model": name})
-            except ModelNotFound:
-                answer = {}
-            files = _FROM.findall(answer.get("modelfile") or "")
-            self._files[name] = files[-1] if files else name
-
-    async def _show_capabilities(self, model: str) -> list[str] | None:
-        """Return what the server says a model can do, None before 0.6.4."""
-        answer = await self.http.post(self._url("show"), {"model": model})
-        capabilities: list[str] | None = answer.get("capabilities")
-        return capabilities
-
-
-def _capabilities(names: list[str] | None) -> frozenset[ModelCapability] | None:
-    """Return Ollama's capabilities in our words."""
-    if names is None:
-        return None
-    return frozenset(_CAPABILITIES[name] for name in names if name in _CAPABILITIES)
+            return await self._post(self._url("show"), {"model": model}, SHORT_TIMEOUT)
+        except ModelServerError as err:
+            _LOGGER.debug("Cannot read the details of %s: %s", model, err.log_text)
+            return None
 
 
 def _message(message: ChatMessage) -> JsonObject:
@@ -340,67 +345,3 @@ def _message(message: ChatMessage) -> JsonObject:
     if tool_name := message.get("tool_name"):
         result["tool_name"] = tool_name
     return result
-
-
-def _tool_calls(message: JsonObject) -> list[ToolCall]:
-    """Return the tool calls of a message; Ollama sends each in one piece."""
-    calls = []
-    for call in message.get("tool_calls") or ():
-        function = call["function"]
-        arguments: Any = function.get("arguments")
-        calls.append(
-            ToolCall(
-                name=function["name"],
-                arguments=arguments if isinstance(arguments, dict) else None,
-                id=call.get("id") or "",
-            )
-        )
-    return calls
-
-
-def _stats(chunk: JsonObject) -> ChatStats:
-    """Return the figures of the last line; Ollama counts in nanoseconds.
-
-    There is no count of cached tokens: prompt_eval_count has them too (0.30.1).
-    """
-
-    def seconds(key: str) -> float | None:
-        value = chunk.get(key)
-        return None if value is None else value / 1e9
-
-    return ChatStats(
-        prompt_tokens=chunk.get("prompt_eval_count"),
-        completion_tokens=chunk.get("eval_count"),
-        load_seconds=seconds("load_duration"),
-        prompt_seconds=seconds("prompt_eval_duration"),
-        completion_seconds=seconds("eval_duration"),
-    )
-
-
-def _loaded_model(
-    model: JsonObject, now: datetime, server_now: datetime
-) -> LoadedModel:
-    """Return an entry of /api/ps, its time by our clock.
-
-    While a request runs the time is that of the end before, and may lie in the
-    past (server/sched.go).
-    """
-    left = datetime.fromisoformat(model["expires_at"]) - server_now
-    forever = left > _FOREVER
-    return LoadedModel(
-        name=model["name"],
-        size_bytes=model.get("size"),
-        vram_bytes=model.get("size_vram"),
-        expires_at=None if forever else now + left,
-        is_indefinite=forever,
-        context_length=model.get("context_length"),
-        is_busy=left < timedelta(0),
-    )
-
-
-def _http_date(text: str | None) -> datetime | None:
-    """Return the time of a header Date, None if there is none."""
-    try:
-        return parsedate_to_datetime(text or "")
-    except ValueError:
-        return None

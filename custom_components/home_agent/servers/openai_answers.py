@@ -1,118 +1,141 @@
-"""Answers of OpenAI-compatible servers, in our words."""
+"""Answers of OpenAI-compatible servers, translated into those of messages.py."""
 
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Iterator
 
-from homeassistant.helpers.json import json_dumps
-from homeassistant.util.json import JSON_DECODE_EXCEPTIONS, json_loads
-
-from .messages import ChatDelta, ChatStats, JsonObject, ToolCall
-from .think_tags import ThinkTagSplitter
-
-
-@dataclass(slots=True)
-class _CallParts:
-    """A tool call whose pieces are still coming in."""
-
-    name: str = ""
-    arguments: str = ""
-    id: str = ""
+from .answers import Answer
+from .messages import ChatAnswer, ChatDelta, ChatStats
+from .thinking import ThinkingSplitter, split_thinking
+from .tool_calls import ToolCallCollector, calls_of, checked_calls, is_cut_off
 
 
 class StreamParser:
-    """Puts the pieces of a stream together."""
+    """Translates the events of a stream."""
 
-    def __init__(self) -> None:
-        """Start before the first event."""
+    def __init__(self, host: str) -> None:
+        """Start before the first event; host is the server's, for errors."""
         self.finish_reason: str | None = None
-        self._calls: dict[int, _CallParts] = {}
-        self._splitter = ThinkTagSplitter()
-        self._usage: JsonObject | None = None
-        self._timings: JsonObject | None = None
+        # Whether thinking came in the field "reasoning_content".
+        self.has_reasoning_content = False
+        self._calls = ToolCallCollector(host)
+        self._splitter = ThinkingSplitter()
+        self._usage: Answer | None = None
+        self._timings: Answer | None = None
 
-    def feed(self, chunk: JsonObject) -> ChatDelta | None:
+    def feed(self, event: Answer) -> ChatDelta | None:
         """Return the text of an event, if it has any; keep the rest for the end."""
-        self._usage = chunk.get("usage") or self._usage
-        self._timings = chunk.get("timings") or self._timings
-        if not (choices := chunk.get("choices")):
+        self._usage = event.optional_object("usage") or self._usage
+        self._timings = event.optional_object("timings") or self._timings
+        if not (choices := event.objects("choices")):
             return None
-        self.finish_reason = choices[0].get("finish_reason") or self.finish_reason
-        delta = choices[0].get("delta") or {}
-        for piece in delta.get("tool_calls") or ():
-            self._add_call_piece(piece)
-        content, thinking = self._splitter.feed(delta.get("content") or "")
-        thinking = thinking_of(delta) + thinking
-        if content or thinking:
-            return ChatDelta(content=content, thinking=thinking)
-        return None
+        choice = choices[0]
+        self.finish_reason = choice.optional_text("finish_reason") or self.finish_reason
+        # A server that ignores "stream" sends a whole message.
+        delta = choice.optional_object("delta") or choice.optional_object("message")
+        if delta is None:
+            return None
+        self.has_reasoning_content |= bool(delta.optional_text("reasoning_content"))
+        self._calls.add(delta.objects("tool_calls"))
+        text, thinking = _content_of(delta)
+        content, tagged = self._splitter.feed(text)
+        return _delta(content, thinking + tagged)
 
     def rest(self) -> ChatDelta | None:
         """Return the text that was held back."""
-        content, thinking = self._splitter.finish()
-        if content or thinking:
-            return ChatDelta(content=content, thinking=thinking)
-        return None
+        return _delta(*self._splitter.finish())
 
     def end(self) -> ChatDelta:
         """Return the last delta."""
         return ChatDelta(
-            tool_calls=tuple(
-                tool_call_of(parts.name, parts.arguments, parts.id)
-                for _, parts in sorted(self._calls.items())
-            ),
+            tool_calls=self._calls.finish(self.finish_reason),
             finish_reason=self.finish_reason,
-            stats=stats_of(self._usage, self._timings),
-        )
-
-    def _add_call_piece(self, piece: JsonObject) -> None:
-        """Add a piece of a tool call; its index says which call it belongs to."""
-        parts = self._calls.setdefault(piece.get("index") or 0, _CallParts())
-        function = piece.get("function") or {}
-        parts.id = piece.get("id") or parts.id
-        parts.name += function.get("name") or ""
-        arguments = function.get("arguments") or ""
-        # Some servers send an object where the API has a string.
-        parts.arguments += (
-            arguments if isinstance(arguments, str) else json_dumps(arguments)
+            stats=_stats_of(self._usage, self._timings),
         )
 
 
-def thinking_of(message: JsonObject) -> str:
-    """Return the thinking of a message or delta.
+def parse_chat_answer(answer: Answer, host: str) -> ChatAnswer:
+    """Return an answer that came in one piece.
 
-    llama.cpp, LM Studio and vLLM call it reasoning_content, Ollama's /v1 and
-    OpenRouter reasoning.
+    Raise MalformedAnswer if there is no message in it.
     """
-    thinking = message.get("reasoning_content") or message.get("reasoning")
-    return thinking if isinstance(thinking, str) else ""
+    choices = answer.objects("choices")
+    message = choices[0].optional_object("message") if choices else None
+    if message is None:
+        raise answer.malformed("choices", "a list of messages")
+    finish_reason = choices[0].optional_text("finish_reason")
+    text, thinking = _content_of(message)
+    content, tagged = split_thinking(text)
+    return ChatAnswer(
+        content=content,
+        thinking=thinking + tagged,
+        tool_calls=checked_calls(
+            calls_of(message), host, is_cut=is_cut_off(finish_reason)
+        ),
+        finish_reason=finish_reason,
+        stats=_stats_of(
+            answer.optional_object("usage"), answer.optional_object("timings")
+        ),
+    )
 
 
-def tool_call_of(name: str, arguments: str | JsonObject, call_id: str) -> ToolCall:
-    """Return a tool call; its arguments are None if they are not a JSON object."""
-    if isinstance(arguments, str):
-        try:
-            parsed: Any = json_loads(arguments) if arguments.strip() else {}
-        except JSON_DECODE_EXCEPTIONS:
-            parsed = None
-    else:
-        parsed = arguments
-    return ToolCall(name, parsed if isinstance(parsed, dict) else None, call_id)
+def has_reasoning_content(answer: Answer) -> bool:
+    """Return whether an answer's thinking came in the field "reasoning_content"."""
+    return any(
+        message.optional_text("reasoning_content")
+        for choice in answer.objects("choices")
+        if (message := choice.optional_object("message"))
+    )
 
 
-def stats_of(usage: JsonObject | None, timings: JsonObject | None) -> ChatStats:
+def _delta(content: str, thinking: str) -> ChatDelta | None:
+    """Return a delta, None if there is nothing in it."""
+    if content or thinking:
+        return ChatDelta(content=content, thinking=thinking)
+    return None
+
+
+def _content_of(message: Answer) -> tuple[str, str]:
+    """Return the (text, thinking) of a message or a delta.
+
+    Thinking is in reasoning_content (llama.cpp, LM Studio, vLLM, DeepSeek), in
+    reasoning (Ollama's /v1, OpenRouter, Groq), or in parts of the content
+    (Mistral, whose reasoning models send content as a list).
+    """
+    thinking = message.optional_text("reasoning_content")
+    if not thinking and isinstance(reasoning := message.value("reasoning"), str):
+        thinking = reasoning
+    if not isinstance(message.value("content"), list):
+        return message.optional_text("content") or "", thinking or ""
+    parts = list(message.objects("content"))
+    text = "".join(_texts_of(parts, "text"))
+    return text, (thinking or "") + "".join(_texts_of(parts, "thinking"))
+
+
+def _texts_of(parts: list[Answer], kind: str) -> Iterator[str]:
+    """Yield the texts of the parts of one kind; thinking is a list of parts too."""
+    for part in parts:
+        if part.optional_text("type") != kind:
+            continue
+        if isinstance(part.value(kind), list):
+            yield from _texts_of(part.objects(kind), "text")
+        else:
+            yield part.optional_text(kind) or ""
+
+
+def _stats_of(usage: Answer | None, timings: Answer | None) -> ChatStats:
     """Return the figures of an answer; timings are llama.cpp's own, in ms."""
-    usage = usage or {}
-    timings = timings or {}
-    cached = (usage.get("prompt_tokens_details") or {}).get("cached_tokens")
+    details = usage.optional_object("prompt_tokens_details") if usage else None
+    cached = details.integer("cached_tokens") if details else None
+    if timings and (cache_n := timings.integer("cache_n")) is not None:
+        cached = cache_n
 
     def seconds(key: str) -> float | None:
-        value = timings.get(key)
+        value = timings.number(key) if timings else None
         return None if value is None else value / 1e3
 
     return ChatStats(
-        prompt_tokens=usage.get("prompt_tokens"),
-        cached_tokens=timings.get("cache_n", cached),
-        completion_tokens=usage.get("completion_tokens"),
+        prompt_tokens=usage.integer("prompt_tokens") if usage else None,
+        cached_tokens=cached,
+        completion_tokens=usage.integer("completion_tokens") if usage else None,
         prompt_seconds=seconds("prompt_ms"),
         completion_seconds=seconds("predicted_ms"),
     )

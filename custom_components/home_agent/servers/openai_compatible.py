@@ -1,15 +1,22 @@
-"""Servers with an OpenAI-compatible API; the base for the next ones."""
+"""Servers with an OpenAI-compatible API; the base class of all but Ollama."""
 
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterator,
+    Awaitable,
+    Collection,
+    Sequence,
+)
 from contextlib import aclosing, asynccontextmanager
-from typing import Any, Final, override
+import logging
+import re
+from typing import Final, override
 
 import aiohttp
-from homeassistant.helpers.json import json_dumps
-from homeassistant.util.json import JSON_DECODE_EXCEPTIONS, json_loads
 
 from ..keep_alive import KeepAlive
 from .address import is_cloud, openai_base
+from .answers import Answer, checked_answer
 from .base import (
     LOAD_TIMEOUT,
     Connection,
@@ -19,8 +26,14 @@ from .base import (
     ServerKind,
     ServerModel,
 )
-from .errors import ConnectionLost, NotSupported, RequestRefused
-from .http import error_text
+from .errors import (
+    CannotConnect,
+    ConnectionLost,
+    ModelServerError,
+    NotSupported,
+    RequestRefused,
+)
+from .json_stream import JsonStream
 from .messages import (
     ChatAnswer,
     ChatDelta,
@@ -28,13 +41,15 @@ from .messages import (
     ChatRequest,
     JsonObject,
     LoadRequest,
-    Think,
 )
-from .openai_answers import StreamParser, stats_of, thinking_of, tool_call_of
-from .think_tags import ThinkTagSplitter
+from .openai_answers import StreamParser, has_reasoning_content, parse_chat_answer
+from .openai_requests import openai_message, reasoning_effort
+
+_LOGGER = logging.getLogger(__name__)
 
 # A server that refuses one of these gets the same request without it.
-_OPTIONAL_FIELDS: Final = ("keep_alive", "stream_options")
+_OPTIONAL_FIELDS: Final = ("keep_alive", "stream_options", "tool_choice", "ttl")
+_REASONING: Final = "reasoning_content"
 
 
 class OpenAICompatibleServer(ModelServer):
@@ -49,21 +64,26 @@ class OpenAICompatibleServer(ModelServer):
     capabilities = ServerCapability.WARM
 
     def __init__(self, session: aiohttp.ClientSession, connection: Connection) -> None:
-        """Talk to the server of connection over session."""
+        """Make a client for the server that connection leads to."""
         super().__init__(session, connection)
         self._refused: set[str] = set()
         if connection.keep_alive_refused:
             self._refused.add("keep_alive")
+        # Models whose answers brought reasoning_content, and those for which the
+        # server has said whether it wants that field back.
+        self._reasoning_models: set[str] = set()
+        self._takes_reasoning: dict[str, bool] = {}
+        self._failed_steps: set[str] = set()
 
     @property
     @override
     def keep_alive_refused(self) -> bool:
-        """Return whether the server was seen to refuse a keep_alive."""
+        """Return whether the server has refused the field keep_alive."""
         return "keep_alive" in self._refused
 
     @override
     async def chat_stream(self, request: ChatRequest) -> AsyncGenerator[ChatDelta]:
-        """Yield the answer as it is made.
+        """Yield the answer piece by piece.
 
         The stream is server-sent events, each with one JSON object:
 
@@ -73,56 +93,40 @@ class OpenAICompatibleServer(ModelServer):
             data: {"choices": [], "usage": {...}}
             data: [DONE]
 
-        Lines with a leading colon are comments (llama.cpp's pings).
+        Lines with a leading colon are comments (llama.cpp's pings). Some servers
+        leave out [DONE], or keep the connection open after the finish_reason.
         """
         body = self._chat_body(request)
         body |= {"stream": True, "stream_options": {"include_usage": True}}
-        parser = StreamParser()
-        lines = self._post_lines("chat/completions", body)
-        try:
-            async with self._held(request.model, request.keep_alive), aclosing(lines):
-                async for line in lines:
-                    if (data := self._event_data(line)) is None:
-                        continue
-                    if data == b"[DONE]":
-                        break
-                    if delta := parser.feed(self._parse(data)):
-                        yield delta
-                else:
-                    raise ConnectionLost(self.http.host, "no [DONE] at the end")
-        except ConnectionLost:
-            # Some servers leave out [DONE]; the finish_reason ends the answer.
-            if parser.finish_reason is None:
-                raise
-        if delta := parser.rest():
-            yield delta
-        yield parser.end()
+        parser = StreamParser(self.http.host)
+        async with self._residency_requests(request.model, request.keep_alive):
+            try:
+                async with self._open_stream("chat/completions", body) as stream:
+                    while (event := await stream.read()) is not None:
+                        delta = parser.feed(event)
+                        if delta:
+                            yield delta
+                        if parser.finish_reason and (delta or not stream.is_ending):
+                            stream.end_soon()
+                    if not stream.is_complete and parser.finish_reason is None:
+                        raise ConnectionLost(self.http.host, "no [DONE] at the end")
+            except ConnectionLost:
+                if parser.finish_reason is None:
+                    raise
+            if parser.has_reasoning_content:
+                self._reasoning_models.add(request.model)
+            if delta := parser.rest():
+                yield delta
+            yield parser.end()
 
     @override
     async def chat(self, request: ChatRequest) -> ChatAnswer:
         """Return the answer in one piece."""
-        async with self._held(request.model, request.keep_alive):
-            answer = await self._post("chat/completions", self._chat_body(request))
-        if not (choices := answer.get("choices")):
-            raise self.http.error(str(answer.get("error") or "no answer"))
-        message = choices[0].get("message") or {}
-        splitter = ThinkTagSplitter()
-        content, thinking = splitter.feed(message.get("content") or "")
-        last_content, last_thinking = splitter.finish()
-        return ChatAnswer(
-            content=content + last_content,
-            thinking=thinking_of(message) + thinking + last_thinking,
-            tool_calls=tuple(
-                tool_call_of(
-                    call["function"]["name"],
-                    call["function"].get("arguments") or "",
-                    call.get("id") or "",
-                )
-                for call in message.get("tool_calls") or ()
-            ),
-            finish_reason=choices[0].get("finish_reason"),
-            stats=stats_of(answer.get("usage"), answer.get("timings")),
-        )
+        async with self._residency_requests(request.model, request.keep_alive):
+            answer = await self._send("chat/completions", self._chat_body(request))
+        if has_reasoning_content(answer):
+            self._reasoning_models.add(request.model)
+        return parse_chat_answer(answer, self.http.host)
 
     @override
     async def embed(
@@ -131,27 +135,31 @@ class OpenAICompatibleServer(ModelServer):
         """Return one vector for each text, in the same order."""
         body: JsonObject = {"model": model, "input": list(texts)}
         body |= self.residency_fields(model, keep_alive)
-        async with self._held(model, keep_alive):
-            answer = await self._post("embeddings", body)
-        items = sorted(answer.get("data") or (), key=lambda item: item["index"])
-        if len(items) != len(texts):
-            raise self.http.error(f"{len(items)} vectors for {len(texts)} texts")
-        return [item["embedding"] for item in items]
+        async with self._residency_requests(model, keep_alive):
+            answer = await self._send("embeddings", body)
+        items = answer.objects("data")
+        positions = [item.integer("index") for item in items]
+        if any(position is not None for position in positions):
+            in_order = {item.integer("index"): item for item in items}
+            if set(in_order) != set(range(len(items))):
+                raise answer.malformed("data", "a list in which each index is once")
+            items = [in_order[position] for position in range(len(items))]
+        vectors = [item.value("embedding") for item in items]
+        return answer.checked_vectors("data", vectors, len(texts))
 
     @override
     async def check(self) -> None:
         """Raise a ModelServerError if the server is away or refuses the key."""
-        await self.http.get(self._url("models"))
+        await self._models_answer()
 
     @override
     async def list_models(self) -> list[ServerModel]:
         """Return the models that the server has."""
-        answer = await self.http.get(self._url("models"))
-        models = answer.get("data") if isinstance(answer, dict) else None
-        return [ServerModel(model["id"]) for model in models or ()]
+        models = (await self._models_answer()).objects("data")
+        return [ServerModel(model.text("id")) for model in models]
 
     @override
-    async def loaded_models(self) -> list[LoadedModel] | None:
+    async def loaded_models(self, names: Collection[str]) -> list[LoadedModel] | None:
         """Return None: the API has no such list."""
         return None
 
@@ -163,11 +171,12 @@ class OpenAICompatibleServer(ModelServer):
         if not request.embedding:
             endpoint = "chat/completions"
             message: ChatMessage = {"role": "user", "content": "."}
-            asked = ChatRequest(model=request.model, messages=[message], max_tokens=1)
-            body = self._chat_body(asked)
+            body = self._chat_body(
+                ChatRequest(model=request.model, messages=[message], max_tokens=1)
+            )
         body |= self.residency_fields(request.model, request.keep_alive)
-        async with self._held(request.model, request.keep_alive):
-            await self._post(endpoint, body, timeout=LOAD_TIMEOUT)
+        async with self._residency_requests(request.model, request.keep_alive):
+            await self._send(endpoint, body, timeout=LOAD_TIMEOUT)
 
     @override
     async def unload(self, model: str) -> None:
@@ -175,37 +184,80 @@ class OpenAICompatibleServer(ModelServer):
         raise NotSupported(self.http.host)
 
     @asynccontextmanager
-    async def _held(
+    async def _residency_requests(
         self, model: str, keep_alive: KeepAlive | None
     ) -> AsyncIterator[None]:
-        """Do before and after a request what a keep_alive needs beside it.
+        """Send the requests that a keep_alive needs before and after another one.
 
-        Nothing here; for servers that have requests of their own for it.
+        A failure of theirs is logged and costs no answer. What comes after is also
+        sent if the other request failed or was cancelled, because it may have
+        loaded the model.
         """
-        yield
+        if keep_alive is None:
+            yield
+            return
+        await self._try("before a request", self._before_request(model, keep_alive))
+        try:
+            yield
+        except CannotConnect:
+            raise
+        except BaseException:
+            await self._try("after a request", self._after_request(model, keep_alive))
+            raise
+        await self._try("after a request", self._after_request(model, keep_alive))
+
+    async def _before_request(self, model: str, keep_alive: KeepAlive) -> None:
+        """Send what makes the keep_alive of the next request effective.
+
+        Nothing here; for servers that have requests of their own for it. Raise a
+        ModelServerError if that fails.
+        """
+
+    async def _after_request(self, model: str, keep_alive: KeepAlive) -> None:
+        """Send what makes the keep_alive of the last request effective."""
+
+    async def _try(self, step: str, request: Awaitable[None]) -> None:
+        """Await a residency request, and log if it fails: loudly the first time."""
+        try:
+            await request
+        except ModelServerError as err:
+            level = logging.DEBUG if step in self._failed_steps else logging.WARNING
+            self._failed_steps.add(step)
+            _LOGGER.log(level, "Cannot apply the keep_alive %s: %s", step, err.log_text)
+        else:
+            self._failed_steps.discard(step)
 
     def _url(self, endpoint: str) -> str:
         """Return the address of an endpoint."""
         return f"{openai_base(self.connection.url)}/{endpoint}"
 
+    async def _models_answer(self) -> Answer:
+        """Return the list of models; Together AI sends it without an object."""
+        models = await self.http.get(self._url("models"))
+        if isinstance(models, list):
+            models = {"data": models}
+        return checked_answer(self.http, models)
+
     def _chat_body(self, request: ChatRequest) -> JsonObject:
         """Return the body of /chat/completions."""
         body: JsonObject = {
             "model": request.model,
-            "messages": [_message(message) for message in request.messages],
+            "messages": [openai_message(message) for message in request.messages],
         }
         body |= self.residency_fields(request.model, request.keep_alive)
         if request.tools:
             body["tools"] = [
                 {"type": "function", "function": tool} for tool in request.tools
             ]
+            if request.tool_choice:
+                body["tool_choice"] = request.tool_choice
         # OpenAI's newer models refuse max_tokens; local servers know only it.
         limit = "max_completion_tokens" if self._is_openai else "max_tokens"
         optional = {
             "temperature": request.temperature,
             "top_p": request.top_p,
             limit: request.max_tokens,
-            "reasoning_effort": _reasoning_effort(request.think),
+            "reasoning_effort": reasoning_effort(request.think),
         }
         return body | {k: v for k, v in optional.items() if v is not None}
 
@@ -215,83 +267,116 @@ class OpenAICompatibleServer(ModelServer):
         url = self.connection.url
         return is_cloud(url) and ("openai.com" in url or "azure.com" in url)
 
-    async def _post(
+    async def _send(
         self, endpoint: str, body: JsonObject, timeout: float | None = None
-    ) -> Any:
-        """Send JSON and return the answer, without the fields that are refused."""
+    ) -> Answer:
+        """Send JSON and return the answer, again without a field that is refused."""
         while True:
             try:
-                return await self.http.post(
-                    self._url(endpoint), self._trimmed(body), timeout=timeout
+                answer = await self.http.post(
+                    self._url(endpoint),
+                    self._without_refused_fields(body),
+                    timeout=timeout,
                 )
             except RequestRefused as err:
-                if not self._learn_refusal(err, body):
-                    raise
-
-    async def _post_lines(
-        self, endpoint: str, body: JsonObject
-    ) -> AsyncGenerator[bytes]:
-        """Send JSON and yield the answer's lines, as _post does."""
-        while True:
-            lines = self.http.post_lines(self._url(endpoint), self._trimmed(body))
-            try:
-                async with aclosing(lines):
-                    async for line in lines:
-                        yield line
-            except RequestRefused as err:
-                # The status comes before the first line: nothing was yielded.
-                if not self._learn_refusal(err, body):
+                if not self._remember_refused_fields(err, body):
                     raise
             else:
+                return checked_answer(self.http, answer)
+
+    @asynccontextmanager
+    async def _open_stream(
+        self, endpoint: str, body: JsonObject
+    ) -> AsyncIterator[JsonStream]:
+        """Send JSON and read the answer as a stream, as _send does.
+
+        The status comes before the first line, so nothing was read of a request
+        that is sent again.
+        """
+        while True:
+            lines = self.http.post_lines(
+                self._url(endpoint), self._without_refused_fields(body)
+            )
+            async with aclosing(lines):
+                stream = JsonStream(
+                    self.http, lines, self.connection.idle_timeout, has_events=True
+                )
+                try:
+                    await stream.start()
+                except RequestRefused as err:
+                    if not self._remember_refused_fields(err, body):
+                        raise
+                    continue
+                yield stream
                 return
 
-    def _trimmed(self, body: JsonObject) -> JsonObject:
-        """Return a body without the fields that the server refuses."""
-        return {key: value for key, value in body.items() if key not in self._refused}
+    def _without_refused_fields(self, body: JsonObject) -> JsonObject:
+        """Return a body without the fields that the server refuses.
 
-    def _learn_refusal(self, err: RequestRefused, body: JsonObject) -> bool:
-        """Return whether the error names optional fields, and remember them.
+        reasoning_content goes back only to a server that has sent it: others may
+        refuse it, and DeepSeek refuses a request without it.
+        """
+        sent = {key: value for key, value in body.items() if key not in self._refused}
+        model = body["model"]
+        if "messages" in sent and not self._takes_reasoning.get(
+            model, model in self._reasoning_models
+        ):
+            sent["messages"] = [
+                {key: value for key, value in message.items() if key != _REASONING}
+                for message in sent["messages"]
+            ]
+        return sent
+
+    def _remember_refused_fields(self, err: RequestRefused, body: JsonObject) -> bool:
+        """Return whether to send a request again, after the server refused it.
 
         OpenAI answers 400 "Unrecognized request argument supplied: keep_alive",
-        Mistral 422 with the field in "loc".
+        Mistral 422 with the field in "loc". Fields that the error names are
+        remembered, and left out from then on.
         """
         if err.status not in (400, 422):
             return False
         named = {
             field
             for field in _OPTIONAL_FIELDS
-            if field in err.detail and field in body and field not in self._refused
+            if re.search(rf"\b{field}\b", err.detail)
+            and field in body
+            and field not in self._refused
         }
         self._refused |= named
-        return bool(named)
+        if named:
+            _LOGGER.debug(
+                "%s refuses %s; sending the request again without",
+                self.http.host,
+                ", ".join(sorted(named)),
+            )
+        return bool(named) or self._remember_reasoning(err, body)
 
-    def _event_data(self, line: bytes) -> bytes | None:
-        """Return the data of a line of a stream, None if it has none.
+    def _remember_reasoning(self, err: RequestRefused, body: JsonObject) -> bool:
+        """Return whether an error says that reasoning_content is missing, or wrong.
 
-        llama.cpp has sent errors as lines "error: {...}"; other servers send
-        them bare, with status 200, in place of the stream.
+        The server's word for a model counts once; the request is sent again then.
         """
-        if line.startswith(b"{"):
-            return line
-        name, _, data = line.partition(b":")
-        if name == b"error":
-            raise self.http.error(error_text(data.decode(errors="replace")))
-        return data.strip() if name == b"data" else None
-
-    def _parse(self, data: bytes) -> JsonObject:
-        """Return an event of a stream; raise the error that it may be."""
-        try:
-            chunk: JsonObject = json_loads(data)  # type: ignore[assignment]
-        except JSON_DECODE_EXCEPTIONS as err:
-            raise ConnectionLost(self.http.host, "an event was cut") from err
-        if error := chunk.get("error"):
-            text = error.get("message") if isinstance(error, dict) else error
-            raise self.http.error(str(text))
-        return chunk
+        model = body["model"]
+        has_reasoning = any(_REASONING in m for m in body.get("messages", ()))
+        if (
+            _REASONING not in err.detail
+            or not has_reasoning
+            or model in self._takes_reasoning
+        ):
+            return False
+        takes = model not in self._reasoning_models
+        self._takes_reasoning[model] = takes
+        _LOGGER.debug(
+            "%s %s reasoning_content; sending the request again",
+            self.http.host,
+            "wants" if takes else "refuses",
+        )
+        return True
 
 
 class CloudServer(OpenAICompatibleServer):
-    """A known cloud: it has no models in memory to hold."""
+    """A known cloud: none of its models can be kept in memory."""
 
     kind = ServerKind.CLOUD
     capabilities = ServerCapability.NONE
@@ -305,41 +390,3 @@ class CloudServer(OpenAICompatibleServer):
     async def load(self, request: LoadRequest) -> None:
         """Raise NotSupported: a request may cost money."""
         raise NotSupported(self.http.host)
-
-
-def _message(message: ChatMessage) -> JsonObject:
-    """Return a message as /chat/completions wants it."""
-    result: JsonObject = {"role": message["role"], "content": message["content"]}
-    if images := message.get("images"):
-        result["content"] = [
-            {"type": "text", "text": message["content"]},
-            *(
-                {
-                    "type": "image_url",
-                    "image_url": {"url": f"data:{image.mime_type};base64,{image.data}"},
-                }
-                for image in images
-            ),
-        ]
-    if tool_calls := message.get("tool_calls"):
-        result["tool_calls"] = [
-            {
-                "id": call.id,
-                "type": "function",
-                "function": {
-                    "name": call.name,
-                    "arguments": json_dumps(call.arguments or {}),
-                },
-            }
-            for call in tool_calls
-        ]
-    if tool_call_id := message.get("tool_call_id"):
-        result["tool_call_id"] = tool_call_id
-    return result
-
-
-def _reasoning_effort(think: Think | None) -> str | None:
-    """Return OpenAI's word for how much to think; None leaves it to the server."""
-    if think is None or isinstance(think, str):
-        return think
-    return "medium" if think else "none"

@@ -1,16 +1,22 @@
-"""Servers that keep their models by rules of their own, set where they run."""
+"""Servers that keep their models in memory by rules of their own configuration."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import override
 
 from .address import server_root
-from .base import LoadedModel, ServerCapability, ServerKind, ServerModel
+from .base import (
+    LoadedModel,
+    ServerCapability,
+    ServerKind,
+    ServerModel,
+    same_names,
+)
 from .messages import ChatRequest, JsonObject
 from .openai_compatible import CloudServer, OpenAICompatibleServer
 
 
 class OwnRulesServer(OpenAICompatibleServer):
-    """A server that ignores a keep_alive; so it gets none."""
+    """A server that ignores a keep_alive, so that none is sent."""
 
     capabilities = ServerCapability.WARM
 
@@ -21,7 +27,7 @@ class OwnRulesServer(OpenAICompatibleServer):
 
 
 class OneModelServer(OwnRulesServer):
-    """A server with one model, which it uses whatever requests call it."""
+    """A server with one model, which it uses whatever name a request has."""
 
     @override
     def find(self, name: str, models: Sequence[ServerModel]) -> ServerModel | None:
@@ -30,40 +36,42 @@ class OneModelServer(OwnRulesServer):
 
 
 class VLLMServer(OwnRulesServer):
-    """vLLM: what it serves is always in memory."""
+    """vLLM: the models that it serves are always in memory."""
 
     kind = ServerKind.VLLM
     capabilities = ServerCapability.WARM | ServerCapability.LIST
 
     @override
     async def count_tokens(self, request: ChatRequest) -> int | None:
-        """Return the tokens that the server itself makes of a request's prompt.
+        """Return the number of tokens of a request's prompt, as the server counts them.
 
         /tokenize takes messages and tools as a chat does (vLLM,
         TokenizeChatRequest). Raise a ModelServerError if the server fails.
         """
         body = self._chat_body(request)
-        wanted: JsonObject = {"model": body["model"], "messages": body["messages"]}
-        if "tools" in body:
-            wanted["tools"] = body["tools"]
+        wanted: JsonObject = {
+            key: body[key] for key in ("model", "messages", "tools") if key in body
+        }
         url = f"{server_root(self.connection.url)}/tokenize"
-        answer = await self.http.post(url, wanted)
-        return int(answer["count"])
+        answer = await self._post(url, wanted)
+        if (count := answer.integer("count")) is None:
+            raise answer.malformed("count", "a whole number")
+        return count
 
     @override
-    async def loaded_models(self) -> list[LoadedModel]:
+    async def loaded_models(self, names: Collection[str]) -> list[LoadedModel]:
         """Return the models that it serves.
 
         max_model_len is vLLM's own addition to the list.
         """
-        answer = await self.http.get(self._url("models"))
         return [
             LoadedModel(
-                name=model["id"],
+                name=(name := model.text("id")),
+                names=same_names(names, name),
                 is_indefinite=True,
-                context_length=model.get("max_model_len"),
+                context_length=model.integer("max_model_len"),
             )
-            for model in answer.get("data") or ()
+            for model in (await self._models_answer()).objects("data")
         ]
 
 
@@ -80,10 +88,10 @@ class KoboldCppServer(OneModelServer):
 
 
 class LiteLLMServer(CloudServer):
-    """LiteLLM: a proxy whose models may be anybody's, and may cost money.
+    """LiteLLM: a proxy for models of any provider, which may cost money.
 
     It forwards unknown fields, and strict providers behind it then refuse the
-    whole request; drop_params does not help.
+    whole request; its setting drop_params does not prevent that.
     """
 
     kind = ServerKind.LITELLM

@@ -1,7 +1,8 @@
 """Servers that hold their models by means of their own."""
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, aclosing
 from dataclasses import replace
 from typing import Any
 
@@ -32,6 +33,7 @@ from custom_components.home_agent.servers.messages import (
     LoadRequest,
     ToolSpec,
 )
+from tests.servers.brain import Reply, ToolUse
 from tests.servers.openai import OpenAIStandIn
 from tests.servers.others import (
     DockerModelRunnerStandIn,
@@ -79,7 +81,7 @@ def ask(keep_alive: KeepAlive | None = FIVE_MINUTES) -> ChatRequest:
 
 async def loaded(server: ModelServer) -> list[str]:
     """Return the names of the models in memory."""
-    return [model.name for model in await server.loaded_models() or ()]
+    return [model.name for model in await server.loaded_models(()) or ()]
 
 
 def posted(stand_in: OtherStandIn) -> list[str]:
@@ -155,7 +157,7 @@ async def test_lm_studio_durations_are_ttl(start: Start) -> None:
     ]
 
 
-async def test_lm_studio_for_ever_is_an_explicit_load(start: Start) -> None:
+async def test_lm_studio_without_an_end_is_an_explicit_load(start: Start) -> None:
     """Once: a second one would make a second instance; so nothing pushes it out."""
     stand_in = LMStudioStandIn()
     server = await start(stand_in)
@@ -201,6 +203,87 @@ async def test_old_lm_studio_has_no_requests_for_it(start: Start) -> None:
         await server.unload(EMBED)
 
 
+async def test_lm_studio_unloads_only_after_the_last_delta(start: Start) -> None:
+    """The turn has the whole answer, tool calls included, before the unload."""
+    stand_in = LMStudioStandIn()
+    server = await start(stand_in)
+    stand_in.brain.replies.append(Reply("Done.", tools=(ToolUse("a", {}),)))
+    async with aclosing(server.chat_stream(ask(AT_ONCE))) as deltas:
+        async for delta in deltas:
+            if delta.finish_reason:
+                assert delta.tool_calls
+                assert stand_in.loaded
+                assert "/api/v1/models/unload" not in posted(stand_in)
+    assert not stand_in.loaded
+
+
+async def test_lm_studio_unloads_after_a_turn_that_was_cancelled(start: Start) -> None:
+    """The model was loaded all the same."""
+    stand_in = LMStudioStandIn()
+    server = await start(stand_in)
+    async with aclosing(server.chat_stream(ask(AT_ONCE))) as deltas:
+        await anext(deltas)
+    assert posted(stand_in)[-1] == "/api/v1/models/unload"
+    assert not stand_in.loaded
+    asked = asyncio.Event()
+
+    async def never(request: web.Request, body: Any) -> web.Response:
+        stand_in.on_question(body)
+        asked.set()
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    stand_in.routes["POST", "/v1/chat/completions"] = never
+    task = asyncio.create_task(server.chat(ask(AT_ONCE)))
+    await asked.wait()
+    assert stand_in.loaded
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert not stand_in.loaded
+
+
+@pytest.mark.parametrize("keep_alive", [FOREVER, AT_ONCE], ids=["load", "unload"])
+@pytest.mark.parametrize("status", [400, 404, 500])
+async def test_lm_studio_failures_cost_no_answer(
+    start: Start, caplog: pytest.LogCaptureFixture, keep_alive: KeepAlive, status: int
+) -> None:
+    """A refused load or unload is logged: loudly once."""
+    stand_in = LMStudioStandIn()
+    server = await start(stand_in)
+
+    async def refuse(request: web.Request, body: Any) -> web.Response:
+        return web.json_response({"error": "no"}, status=status)
+
+    stand_in.routes["POST", "/api/v1/models/load"] = refuse
+    stand_in.routes["POST", "/api/v1/models/unload"] = refuse
+    for _ in range(2):
+        assert (await server.chat(ask(keep_alive))).content
+        assert (await collect(server.chat_stream(ask(keep_alive)))).content
+        assert await server.embed(CHAT, ["x"], keep_alive)
+    warnings = [r for r in caplog.records if r.levelname == "WARNING"]
+    assert len([r for r in warnings if "keep_alive" in r.message]) == 1
+
+
+@pytest.mark.parametrize("keep_alive", [FOREVER, AT_ONCE], ids=["load", "unload"])
+async def test_old_lm_studio_answers_whatever_the_keep_alive(
+    start: Start, keep_alive: KeepAlive
+) -> None:
+    """It has no requests to load and unload: the answer counts."""
+    server = await start(LMStudioStandIn(old=True))
+    assert (await server.chat(ask(keep_alive))).content
+    assert (await collect(server.chat_stream(ask(keep_alive)))).content
+
+
+async def test_lm_studio_that_refuses_ttl(start: Start) -> None:
+    """The same request is sent again without it."""
+    stand_in = LMStudioStandIn(strictness="openai")
+    server = await start(stand_in)
+    assert (await server.chat(ask())).content
+    ttls = ["ttl" in body for body in stand_in.sent("/v1/chat/completions")]
+    assert ttls == [True, False]
+
+
 # --- The others -----------------------------------------------------------------
 
 
@@ -208,15 +291,15 @@ async def test_llama_cpp_tells_what_it_is_doing(start: Start) -> None:
     """Its one model has any name; it may be loading, or asleep."""
     stand_in = LlamaCppStandIn()
     server = await start(stand_in)
-    (model,) = await server.loaded_models() or ()
+    (model,) = await server.loaded_models({"whatever"}) or ()
     assert model.is_indefinite
     assert model.context_length == 4096
-    assert server.is_model("whatever", model)
+    assert model.names == {"whatever"}
     stand_in.state = "loading"
-    (model,) = await server.loaded_models() or ()
+    (model,) = await server.loaded_models(()) or ()
     assert model.is_loading
     stand_in.state = "sleeping"
-    assert await server.loaded_models() == []
+    assert await server.loaded_models(()) == []
     with pytest.raises(NotSupported):
         await server.unload(CHAT)
 
@@ -250,17 +333,17 @@ async def test_local_ai_without_its_admin_key(start: Start) -> None:
     await server.load(LoadRequest(model=CHAT, keep_alive=FIVE_MINUTES))
     await server.load(LoadRequest(model=EMBED, keep_alive=FIVE_MINUTES, embedding=True))
     assert stand_in.loaded.keys() == {CHAT, EMBED}
-    assert await server.loaded_models() is None
+    assert await server.loaded_models(()) is None
 
 
 async def test_lemonade_pins_for_ever(start: Start) -> None:
     """So that nothing evicts the model."""
     server = await start(LemonadeStandIn())
     await server.load(LoadRequest(model=CHAT, keep_alive=FIVE_MINUTES))
-    (model,) = await server.loaded_models() or ()
+    (model,) = await server.loaded_models(()) or ()
     assert not model.is_indefinite
     await server.load(LoadRequest(model=CHAT, keep_alive=FOREVER))
-    (model,) = await server.loaded_models() or ()
+    (model,) = await server.loaded_models(()) or ()
     assert model.is_indefinite
 
 
@@ -276,17 +359,52 @@ async def test_docker_model_runner_is_configured(start: Start) -> None:
     stand_in.busy = True
     await server.chat(ask())
     assert stand_in.configured == {CHAT: "0"}
-    (model,) = await server.loaded_models() or ()
+    (model,) = await server.loaded_models(()) or ()
     assert model.is_busy
     stand_in.busy = False
     await server.chat(ask())
-    (model,) = await server.loaded_models() or ()
+    (model,) = await server.loaded_models(()) or ()
     assert str(model.expires_at) == "2026-11-21 10:05:00+00:00"
     stand_in.loaded.clear()
     await server.load(LoadRequest(model=CHAT, keep_alive=FIVE_MINUTES))
     preload = stand_in.requests[-1]
     assert preload.headers["X-Preload-Only"] == "true"
     assert stand_in.loaded
+
+
+async def test_docker_model_runner_is_configured_again(start: Start) -> None:
+    """After somebody set another value, and after a restart."""
+    stand_in = DockerModelRunnerStandIn()
+    server = await start(stand_in)
+    await server.chat(ask())
+    stand_in.configured[CHAT] = "1h"
+    await server.chat(ask())
+    assert stand_in.configured == {CHAT: "5m"}
+    stand_in.configured.clear()
+    stand_in.loaded.clear()
+    await server.chat(ask())
+    assert stand_in.configured == {CHAT: "5m"}
+    await server.chat(ask(KeepAlive.parse("300s")))
+    assert len(stand_in.sent("/engines/_configure")) == 3
+
+
+@pytest.mark.parametrize("path", ["/engines/_configure", "/engines/ps"])
+@pytest.mark.parametrize("status", [404, 500])
+async def test_docker_model_runner_failures_cost_no_answer(
+    start: Start, path: str, status: int
+) -> None:
+    """Older versions have no such path."""
+    stand_in = DockerModelRunnerStandIn()
+    server = await start(stand_in)
+
+    async def refuse(request: web.Request, body: Any) -> web.Response:
+        return web.Response(status=status)
+
+    for method in ("GET", "POST"):
+        stand_in.routes[method, path] = refuse
+    assert (await server.chat(ask())).content
+    assert (await collect(server.chat_stream(ask()))).content
+    await server.load(LoadRequest(model=CHAT, keep_alive=FIVE_MINUTES))
 
 
 @pytest.mark.parametrize(
@@ -303,7 +421,7 @@ async def test_servers_with_fixed_models(
     (body,) = openai.sent("/v1/chat/completions")
     assert body["max_tokens"] == 1
     assert "keep_alive" not in body
-    models = await server.loaded_models()
+    models = await server.loaded_models(())
     assert (models is None) is (kind is ServerKind.TABBYAPI)
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from datetime import timedelta
 import json
 from typing import Any
@@ -29,6 +30,7 @@ from custom_components.home_agent.servers.errors import (
     ModelNotFound,
     ModelServerError,
     NotSupported,
+    RequestRefused,
     UnknownServer,
 )
 from custom_components.home_agent.servers.factory import connect
@@ -255,10 +257,10 @@ class raw_server:  # noqa: N801 - used like a function
     ("kind", "body", "error", "detail"),
     [
         ("ollama", '{"message": {"content": "Hi"}}', ConnectionLost, "end mark"),
-        ("ollama", '{"message": {"con', ConnectionLost, "cut"),
+        ("ollama", '{"message": {"con', ConnectionLost, "inside"),
         ("ollama", '{"error": "boom"}', ModelServerError, "boom"),
         ("openai_compatible", 'data: {"choices": []}', ConnectionLost, "no [DONE]"),
-        ("openai_compatible", 'data: {"choi', ConnectionLost, "cut"),
+        ("openai_compatible", 'data: {"choi', ConnectionLost, "inside"),
         ("openai_compatible", '{"error": "boom"}', ModelServerError, "boom"),
         ("openai_compatible", 'error: {"message": "boom"}', ModelServerError, "boom"),
         (
@@ -363,7 +365,8 @@ async def test_load_see_unload_on_ollama(
     )
     await server.chat(request(num_ctx=8192))
     assert ollama.memory.loads == ["llama3.2:3b", "nomic-embed-text:latest"]
-    loaded = {model.name: model for model in await server.loaded_models() or ()}
+    models = await server.loaded_models({"nomic-embed-text"}) or ()
+    loaded = {model.name: model for model in models}
     llama, nomic = loaded["llama3.2:3b"], loaded["nomic-embed-text:latest"]
     assert llama.expires_at is not None
     assert abs(llama.expires_at - dt_util.utcnow() - timedelta(minutes=5)) < timedelta(
@@ -371,11 +374,11 @@ async def test_load_see_unload_on_ollama(
     )
     assert (llama.context_length, nomic.expires_at) == (8192, None)
     assert (llama.is_indefinite, nomic.is_indefinite) == (False, True)
-    assert server.is_model("nomic-embed-text", nomic)
+    assert (llama.names, nomic.names) == (set(), {"nomic-embed-text"})
     assert llama.size_bytes == llama.vram_bytes == 2 * 2**30
     await server.unload("llama3.2:3b")
     await server.unload("nomic-embed-text")
-    assert await server.loaded_models() == []
+    assert await server.loaded_models(()) == []
     with pytest.raises(ModelNotFound):
         await server.load(LoadRequest(model="gone", keep_alive=FIVE_MINUTES))
 
@@ -398,17 +401,15 @@ async def test_two_names_of_one_file(hass: HomeAssistant) -> None:
         server = await server_of(hass, stand_in)
         await server.load(LoadRequest(model="a", keep_alive=FIVE_MINUTES))
         await server.load(LoadRequest(model="b", keep_alive=FIVE_MINUTES))
-        (loaded,) = await server.loaded_models() or ()
-        assert loaded.name == "a"
-        assert server.is_model("a", loaded)
-        # Known from the next look on, and then without another request.
-        assert not server.is_model("b", loaded)
-        assert not server.is_model("c", loaded)
-        assert not server.is_model("gone", loaded)
         for _ in range(2):
-            (loaded,) = await server.loaded_models() or ()
-            assert server.is_model("b", loaded)
-            assert not server.is_model("c", loaded)
+            (loaded,) = await server.loaded_models({"a", "b", "c", "gone"}) or ()
+            assert loaded.name == "a"
+            assert loaded.names == {"a", "b"}
+        assert len(stand_in.sent("/api/show")) == 4
+        await server.unload("a")
+        await server.load(LoadRequest(model="c", keep_alive=FIVE_MINUTES))
+        (loaded,) = await server.loaded_models({"a", "b", "c"}) or ()
+        assert loaded.names == {"c"}
         assert len(stand_in.sent("/api/show")) == 4
 
 
@@ -419,7 +420,7 @@ async def test_a_server_whose_clock_is_wrong(
     clock.advance(-3 * 3600)
     server = await server_of(hass, ollama)
     await server.load(LoadRequest(model="llama3.2:3b", keep_alive=FIVE_MINUTES))
-    (model,) = await server.loaded_models() or ()
+    (model,) = await server.loaded_models(()) or ()
     assert model.expires_at
     left = model.expires_at - dt_util.utcnow()
     assert abs(left - timedelta(minutes=5)) < timedelta(seconds=5)
@@ -427,7 +428,7 @@ async def test_a_server_whose_clock_is_wrong(
     resident = ollama.loaded("llama3.2:3b")
     assert resident
     resident.expires_at -= 600
-    (model,) = await server.loaded_models() or ()
+    (model,) = await server.loaded_models(()) or ()
     assert model.is_busy
 
 
@@ -437,7 +438,7 @@ async def test_an_unknown_server_is_asked_a_token(
     """It loads what it must; more is not known of it."""
     server = await server_of(hass, openai)
     assert server.capabilities is ServerCapability.WARM
-    assert await server.loaded_models() is None
+    assert await server.loaded_models(()) is None
     await server.load(LoadRequest(model="local-model", keep_alive=FIVE_MINUTES))
     await server.load(
         LoadRequest(model="local-embedding", keep_alive=FIVE_MINUTES, embedding=True)
@@ -476,6 +477,136 @@ async def test_a_field_is_refused_once(hass: HomeAssistant) -> None:
         last = stand_in.sent("/v1/chat/completions")[-1]
     assert "stream_options" not in last
     assert last["keep_alive"] == "5m"
+
+
+@pytest.mark.parametrize("field", ["keep_alive", "stream_options"])
+async def test_a_refusal_that_names_the_field_only_as_its_parameter(
+    hass: HomeAssistant, openai: OpenAIStandIn, field: str
+) -> None:
+    """As {"error": {"message": "Unknown parameter.", "param": "keep_alive"}}."""
+    server = await server_of(hass, openai)
+    error = {"message": "Unknown parameter.", "param": field}
+    openai.faults.append(Fault(status=400, body={"error": error}))
+    asked = request("local-model", keep_alive=FIVE_MINUTES)
+    assert (await collect(server.chat_stream(asked))).content
+    first, second = openai.sent("/v1/chat/completions")
+    assert field in first
+    assert second == {key: value for key, value in first.items() if key != field}
+
+
+async def test_a_word_that_contains_a_field_is_no_refusal_of_it(
+    hass: HomeAssistant, openai: OpenAIStandIn
+) -> None:
+    """Else a field would be left out from then on."""
+    server = await server_of(hass, openai)
+    error = {"message": "no_keep_alive_at_all"}
+    openai.faults.append(Fault(status=400, body={"error": error}))
+    with pytest.raises(RequestRefused):
+        await server.chat(request("local-model", keep_alive=FIVE_MINUTES))
+    assert not server.keep_alive_refused
+
+
+async def test_calls_can_be_forbidden(
+    hass: HomeAssistant, openai: OpenAIStandIn, ollama: OllamaStandIn
+) -> None:
+    """By tool_choice, where there are tools and the server knows the field."""
+    tool: Any = {"name": "a", "description": "does", "parameters": {"type": "object"}}
+    compatible = await server_of(hass, openai)
+    for tools, choice, sent in (
+        ([tool], "none", "none"),
+        ([tool], None, None),
+        ([], "none", None),
+    ):
+        await compatible.chat(request("local-model", tools=tools, tool_choice=choice))
+        assert openai.sent("/v1/chat/completions")[-1].get("tool_choice") == sent
+    native = await server_of(hass, ollama)
+    await native.chat(request(tools=[tool], tool_choice="none"))
+    (body,) = ollama.sent("/api/chat")
+    assert body["tools"]
+    assert "tool_choice" not in body
+
+
+THOUGHT: list[ChatMessage] = [
+    *HELLO,
+    {
+        "role": "assistant",
+        "content": "",
+        "thinking": "Hm.",
+        "tool_calls": [ToolCall("a", {}, "id1")],
+    },
+    {"role": "tool", "content": "{}", "tool_call_id": "id1", "tool_name": "a"},
+]
+
+
+@pytest.mark.parametrize("streaming", [True, False])
+@pytest.mark.parametrize("field", ["reasoning_content", "reasoning"])
+async def test_reasoning_goes_back_to_the_server_that_sent_it(
+    hass: HomeAssistant, field: str, *, streaming: bool
+) -> None:
+    """DeepSeek refuses the results of tools without the thinking before them."""
+    async with OpenAIStandIn(reasoning_field=field) as stand_in:
+        server = await server_of(hass, stand_in)
+        stand_in.brain.replies.append(Reply("", "Hm.", (ToolUse("a"),)))
+        asked = request("local-model")
+        if streaming:
+            await collect(server.chat_stream(asked))
+        else:
+            await server.chat(asked)
+        await server.chat(replace(asked, messages=THOUGHT))
+        # Another model of the same server.
+        await server.chat(ChatRequest(model="other", messages=THOUGHT))
+        sent, other = stand_in.sent("/v1/chat/completions")[-2:]
+    reasoning = [message.get("reasoning_content") for message in sent["messages"]]
+    assert reasoning == [None, "Hm." if field == "reasoning_content" else None, None]
+    assert not any("reasoning_content" in message for message in other["messages"])
+
+
+async def test_a_server_that_asks_for_reasoning(
+    hass: HomeAssistant, openai: OpenAIStandIn
+) -> None:
+    """After a restart nothing is known of its answers; it is believed once."""
+    server = await server_of(hass, openai)
+    text = "The `reasoning_content` in the thinking mode must be passed back."
+    fault = Fault(status=400, body={"error": {"message": text}})
+    openai.faults.append(fault)
+    asked = ChatRequest(model="local-model", messages=THOUGHT)
+    assert (await server.chat(asked)).content
+    await server.chat(asked)
+    bodies = openai.sent("/v1/chat/completions")
+    sent = ["reasoning_content" in body["messages"][1] for body in bodies]
+    assert sent == [False, True, True]
+    openai.faults.append(fault)
+    with pytest.raises(RequestRefused):
+        await server.chat(asked)
+
+
+async def test_other_names_of_ollamas_models(
+    hass: HomeAssistant, ollama: OllamaStandIn
+) -> None:
+    """Upper case, the namespace and the registry are all one to Ollama."""
+    server = await server_of(hass, ollama)
+    models = await server.list_models()
+    await server.load(LoadRequest(model="llama3.2:3b", keep_alive=FIVE_MINUTES))
+    names = {
+        "llama3.2:3b",
+        "LLAMA3.2:3B",
+        "library/llama3.2:3b",
+        "registry.ollama.ai/library/llama3.2:3b",
+        "https://registry.ollama.ai/library/llama3.2:3b",
+    }
+    others = {"llama3.2", "me/llama3.2:3b", "localhost:5000/library/llama3.2:3b", ""}
+    for name in names:
+        found = server.find(name, models)
+        assert found is not None
+        assert found.name == "llama3.2:3b"
+    assert not any(server.find(name, models) for name in others)
+    assert server.find("Nomic-Embed-Text", models)
+    (loaded,) = await server.loaded_models(names | others) or ()
+    assert loaded.names == names
+    for name in ("gpt-oss:120B-Cloud", "kimi:CLOUD"):
+        assert not server.residency_fields(name, FIVE_MINUTES)
+    for name in ("llama3.2:3b", "my-cloud", "my-cloud:7b"):
+        assert server.residency_fields(name, FIVE_MINUTES) == {"keep_alive": "5m"}
 
 
 async def test_openai_itself(

@@ -1,0 +1,129 @@
+"""The JSON objects of a streamed answer, from the lines of its body."""
+
+import asyncio
+from collections.abc import AsyncGenerator
+from typing import Final
+
+from .answers import Answer, checked_answer, parse_json
+from .errors import ConnectionLost, MalformedAnswer, ServerTimedOut
+from .http import HttpClient, error_text
+
+# How long the figures and the end mark may take after the last word.
+END_SECONDS: Final = 2.0
+_END_MARK: Final = b"[DONE]"
+# Lines without an object, such as pings, show that a server is alive. They prolong
+# the wait for an object to so many idle timeouts at most.
+_SIGNS_OF_LIFE: Final = 3
+# An object that a server prints over more lines than this is none.
+_MAX_LINES: Final = 2_000
+
+
+class JsonStream:
+    """Reads one JSON object after the other from the lines of a body.
+
+    It understands JSON lines, where each line is an object, and server-sent
+    events, where an object stands in one "data:" line or in several. Servers
+    that report an error, or that ignore "stream", send one object in place of
+    the stream, which may be printed over many lines.
+    """
+
+    def __init__(
+        self,
+        http: HttpClient,
+        lines: AsyncGenerator[bytes],
+        idle_timeout: float,
+        *,
+        has_events: bool,
+    ) -> None:
+        """Read lines, which must hold no blank ones; has_events: they are events.
+
+        idle_timeout is in seconds; an object must come within three of them after
+        the first line, whatever other lines come.
+        """
+        self._http = http
+        self._lines = lines
+        self._longest_wait = _SIGNS_OF_LIFE * idle_timeout
+        self._has_events = has_events
+        # The lines of an object that is not complete yet.
+        self._parts: list[bytes] = []
+        self._is_bare = not has_events
+        self._first: bytes | None = None
+        self._deadline: float | None = None
+        self.is_ending = False
+        # Whether the end mark was read.
+        self.is_complete = False
+
+    async def start(self) -> None:
+        """Wait for the first line, and raise the error that may come instead."""
+        self._first = await anext(self._lines, None)
+        self._extend(self._longest_wait)
+
+    async def read(self) -> Answer | None:
+        """Return the next object, None at the end.
+
+        Raise ConnectionLost if the stream ends inside an object, ServerTimedOut
+        if no object comes, MalformedAnswer if what comes is none, and the error
+        that the server reports.
+        """
+        while (line := await self._next_line()) is not None:
+            if (text := self._text_of(line)) is None:
+                continue
+            if text == _END_MARK:
+                if self._parts and not self.is_ending:
+                    raise MalformedAnswer(self._http.host, "an event is not JSON")
+                self.is_complete = True
+                return None
+            self._parts.append(text)
+            try:
+                data = parse_json(b"\n".join(self._parts))
+            except ValueError:
+                if len(self._parts) > _MAX_LINES:
+                    detail = f"no JSON in {_MAX_LINES} lines"
+                    raise MalformedAnswer(self._http.host, detail) from None
+                continue
+            self._parts.clear()
+            self._is_bare = not self._has_events
+            if not self.is_ending:
+                self._extend(self._longest_wait)
+            return checked_answer(self._http, data)
+        if self._parts:
+            raise ConnectionLost(self._http.host, "the stream ended inside an object")
+        return None
+
+    def end_soon(self) -> None:
+        """Wait only END_SECONDS from now on for what may follow the answer."""
+        self.is_ending = True
+        self._extend(END_SECONDS)
+
+    def _extend(self, seconds: float) -> None:
+        """Move the deadline."""
+        self._deadline = asyncio.get_running_loop().time() + seconds
+
+    async def _next_line(self) -> bytes | None:
+        """Return the next line, None at the end."""
+        if (line := self._first) is not None:
+            self._first = None
+            return line
+        try:
+            async with asyncio.timeout_at(self._deadline):
+                return await anext(self._lines, None)
+        except TimeoutError as err:
+            if self.is_ending:
+                return None
+            detail = f"no part of an answer for {self._longest_wait:g} s"
+            raise ServerTimedOut(self._http.host, detail) from err
+
+    def _text_of(self, line: bytes) -> bytes | None:
+        """Return the JSON text in a line, None if it has none.
+
+        llama.cpp has sent errors as lines "error: {...}".
+        """
+        if self._is_bare:
+            return line
+        if not self._parts and line.startswith((b"{", b"[")):
+            self._is_bare = True
+            return line
+        name, _, data = line.partition(b":")
+        if name == b"error":
+            raise self._http.error(error_text(data.decode(errors="replace")))
+        return data.strip() or None if name == b"data" else None
