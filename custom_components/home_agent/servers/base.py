@@ -12,7 +12,7 @@ import aiohttp
 
 from ..const import DEFAULT_IDLE_TIMEOUT
 from ..keep_alive import KeepAlive
-from .address import is_azure, is_cloud
+from .address import is_azure, is_cloud, openai_base, split_credentials
 from .errors import NotSupported
 from .http import HttpClient
 from .messages import (
@@ -81,8 +81,13 @@ class ModelCapability(StrEnum):
 class Connection:
     """How to reach a server.
 
-    kind None means that it is still to be found out; idle_timeout is in
-    seconds; keep_alive_refused that the server was seen to refuse the field.
+    A user and a password in url become a header, so that no log, key or error
+    that is made from url has them. kind is None until the server was asked.
+    api_base is where the OpenAI-compatible API is, None for the usual place.
+    keep_alive_refused says that the server was seen to refuse the field;
+    declared_own that the user called a server at a public address his own;
+    is_local that the address is in the user's network, as far as connect() had
+    to find out. idle_timeout is in seconds.
     """
 
     url: str
@@ -91,6 +96,21 @@ class Connection:
     kind: ServerKind | None = None
     keep_alive_refused: bool = False
     idle_timeout: float = DEFAULT_IDLE_TIMEOUT
+    api_base: str | None = None
+    declared_own: bool = False
+    is_local: bool = False
+
+    def __post_init__(self) -> None:
+        """Take user and password out of the address."""
+        url, header = split_credentials(self.url)
+        if header:
+            object.__setattr__(self, "url", url)
+            object.__setattr__(self, "headers", {**self.headers, **header})
+
+    @property
+    def openai_base(self) -> str:
+        """Return the address that endpoints of the OpenAI-compatible API follow."""
+        return self.api_base or openai_base(self.url)
 
     def all_headers(self) -> dict[str, str]:
         """Return the headers of every request, with the key where it goes."""
@@ -154,9 +174,26 @@ class ModelServer(ABC):
         """Return whether the server was seen to refuse a keep_alive."""
         return self.connection.keep_alive_refused
 
+    def is_own(self, model: str) -> bool:
+        """Return whether a model runs on the user's own machine.
+
+        Then requests that the user did not make cost nothing and stay in the house.
+        A kind of server that honors a keep_alive is the user's own wherever it
+        stands. Another one must be in the user's network, or the user says so.
+        """
+        return not is_cloud(self.connection.url) and (
+            ServerCapability.KEEP_ALIVE in self.capabilities
+            or self.connection.is_local
+            or self.connection.declared_own
+        )
+
+    def may_be_warmed(self, model: str) -> bool:
+        """Return whether to load a model, or evaluate its prompt, ahead of need."""
+        return ServerCapability.WARM in self.capabilities and self.is_own(model)
+
     def may_send_keep_alive(self, model: str) -> bool:
         """Return whether requests for the model may carry a keep_alive."""
-        return not is_cloud(self.connection.url)
+        return self.is_own(model)
 
     def _residency(self, model: str, keep_alive: KeepAlive | None) -> JsonObject:
         """Return the keep_alive of a request: at its top, never in its options."""

@@ -45,8 +45,9 @@ _CAPABILITIES: Final = {
     "thinking": ModelCapability.THINKING,
     "vision": ModelCapability.VISION,
 }
-# What runs in Ollama's cloud is never in this server's memory.
-_CLOUD_SUFFIXES: Final = (":cloud", "-cloud")
+# What runs in Ollama's cloud is never in this server's memory
+# (internal/modelref/modelref.go, parseSourceSuffix).
+_CLOUD_MODEL: Final = re.compile(r":(cloud|[^:/]*-cloud)\s*$", re.IGNORECASE)
 # "For ever" is some 292 years from now (server/sched.go).
 _FOREVER: Final = timedelta(days=20 * 365)
 _PARALLEL_SHOWS: Final = 4
@@ -77,11 +78,9 @@ class OllamaServer(ModelServer):
         self._files: dict[str, str] = {}
 
     @override
-    def may_send_keep_alive(self, model: str) -> bool:
-        """Return whether requests for the model may carry a keep_alive."""
-        return super().may_send_keep_alive(model) and not model.endswith(
-            _CLOUD_SUFFIXES
-        )
+    def is_own(self, model: str) -> bool:
+        """Return whether a model runs on the user's own machine."""
+        return super().is_own(model) and not _CLOUD_MODEL.search(model)
 
     @override
     async def chat_stream(self, request: ChatRequest) -> AsyncGenerator[ChatDelta]:

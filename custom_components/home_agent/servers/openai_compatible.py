@@ -9,7 +9,7 @@ from homeassistant.helpers.json import json_dumps
 from homeassistant.util.json import JSON_DECODE_EXCEPTIONS, json_loads
 
 from ..keep_alive import KeepAlive
-from .address import is_cloud, openai_base
+from .address import is_cloud
 from .base import (
     LOAD_TIMEOUT,
     Connection,
@@ -20,7 +20,6 @@ from .base import (
     ServerModel,
 )
 from .errors import ConnectionLost, NotSupported, RequestRefused
-from .http import error_text
 from .messages import (
     ChatAnswer,
     ChatDelta,
@@ -31,6 +30,7 @@ from .messages import (
     Think,
 )
 from .openai_answers import StreamParser, stats_of, thinking_of, tool_call_of
+from .refusals import error_text
 from .think_tags import ThinkTagSplitter
 
 # A server that refuses one of these gets the same request without it.
@@ -186,7 +186,7 @@ class OpenAICompatibleServer(ModelServer):
 
     def _url(self, endpoint: str) -> str:
         """Return the address of an endpoint."""
-        return f"{openai_base(self.connection.url)}/{endpoint}"
+        return f"{self.connection.openai_base}/{endpoint}"
 
     def _chat_body(self, request: ChatRequest) -> JsonObject:
         """Return the body of /chat/completions."""
@@ -297,8 +297,8 @@ class CloudServer(OpenAICompatibleServer):
     capabilities = ServerCapability.NONE
 
     @override
-    def may_send_keep_alive(self, model: str) -> bool:
-        """Return False: clouds refuse the field or have no use for it."""
+    def is_own(self, model: str) -> bool:
+        """Return False: a request costs money, and the cloud may refuse the field."""
         return False
 
     @override
