@@ -14,7 +14,10 @@ from homeassistant.helpers.typing import ConfigType
 from .const import CONF_LLM_SERVER_KIND, DOMAIN, SUBENTRY_EMBEDDING
 from .coordinator import shared_coordinator
 from .device import async_register_devices
-from .dialogs.migration import async_migrate_from_version_1
+from .dialogs.migration import (
+    async_migrate_from_version_1,
+    async_move_credentials,
+)
 from .model.role import Role, merged_config, role_connection, subentry_role
 from .model.use import model_uses
 from .residency.checks import ResidencyChecks, check_index, forget_gone
@@ -22,7 +25,7 @@ from .residency.loader import ModelLoader
 from .residency.state import ModelResidency
 from .residency.warm_up import async_keep_warm
 from .runtime import HomeAgentConfigEntry, HomeAgentData
-from .servers.address import server_root
+from .servers.address import server_id
 from .servers.errors import InvalidAuth, ModelServerError
 from .servers.factory import connect
 from .services import async_setup_actions
@@ -49,6 +52,7 @@ async def async_setup(hass: HomeAssistant, config: ConfigType) -> bool:
 
 async def async_setup_entry(hass: HomeAssistant, entry: HomeAgentConfigEntry) -> bool:
     """Connect to the server and set up its model roles."""
+    async_move_credentials(hass, entry)
     await _async_connect(hass, entry)
     entry.runtime_data = HomeAgentData()
     for subentry in entry.subentries.values():
@@ -99,7 +103,7 @@ def _watch(
     connection = role_connection(
         merged_config(entry, subentry), subentry_role(subentry)
     )
-    root = server_root(connection.url)
+    root = server_id(connection.url)
     if root not in data.coordinators:
         data.coordinators[root] = shared_coordinator(hass, entry, connection)
     residency = ModelResidency(hass, entry, subentry, data.coordinators[root])

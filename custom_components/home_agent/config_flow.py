@@ -19,12 +19,14 @@ import probatio as vol
 
 from .const import (
     CONF_EXTERNAL_LLMS,
+    CONF_LLM_API_BASE,
     CONF_LLM_API_KEY,
     CONF_LLM_BASE_URL,
     CONF_LLM_HEADERS,
     CONF_LLM_KEEP_ALIVE,
     CONF_LLM_KEEP_ALIVE_REFUSED,
     CONF_LLM_MODEL,
+    CONF_LLM_SERVER_IS_OWN,
     CONF_LLM_SERVER_KIND,
     CONF_LLM_THINK,
     DOMAIN,
@@ -40,18 +42,20 @@ from .dialogs.fields import (
     flattened,
     model_fields,
     new_subentry_values,
+    own_server_field,
     server_kind_field,
     with_sections,
 )
 from .dialogs.role_check import async_check_role, error_field
+from .dialogs.server_address import clean_address
 from .dialogs.subentries import ConversationFlow, EmbeddingFlow, ExternalLLMFlow
 from .keep_alive import InvalidKeepAlive, KeepAlive
 from .model.role import Role, role_connection
-from .servers.address import clean_url, server_root, shown_host
-from .servers.base import ServerKind, ServerModel
+from .servers.address import server_id, shown_host
+from .servers.base import ModelServer, ServerKind, ServerModel
 from .servers.detect import Detected, detect
 from .servers.errors import ModelServerError
-from .servers.factory import connect, takes_keep_alive
+from .servers.factory import connect, is_declaration_needed, takes_keep_alive
 
 # The roles that the first dialog may add, each in a section of its own.
 _SECTIONS: Final = {
@@ -66,6 +70,8 @@ _ENTRY_KEYS: Final = (
     CONF_LLM_HEADERS,
     CONF_LLM_SERVER_KIND,
     CONF_LLM_KEEP_ALIVE_REFUSED,
+    CONF_LLM_API_BASE,
+    CONF_LLM_SERVER_IS_OWN,
 )
 
 
@@ -90,6 +96,7 @@ class HomeAgentConfigFlow(ConfigFlow, domain=DOMAIN):
         """Start before the first dialog."""
         self._data: dict[str, Any] = {}
         self._detected: Detected
+        self._server: ModelServer
         self._models: list[ServerModel] = []
 
     @classmethod
@@ -113,8 +120,8 @@ class HomeAgentConfigFlow(ConfigFlow, domain=DOMAIN):
         errors: dict[str, str] = {}
         if user_input is not None:
             data = flattened(user_input)
-            if not (errors := await self._async_find_server(data)):
-                await self.async_set_unique_id(server_root(data[CONF_LLM_BASE_URL]))
+            if not (errors := await self._async_find_server(data, {})):
+                await self.async_set_unique_id(server_id(data[CONF_LLM_BASE_URL]))
                 self._abort_if_unique_id_configured()
                 self._data = data
                 return await self.async_step_models()
@@ -168,29 +175,19 @@ class HomeAgentConfigFlow(ConfigFlow, domain=DOMAIN):
         """Change the address, the key or the kind of the server."""
         entry = self._get_reconfigure_entry()
         errors: dict[str, str] = {}
+        has_own_field = CONF_LLM_SERVER_IS_OWN in (user_input or entry.data)
         if user_input is not None:
             data = flattened(user_input)
-            if not (errors := await self._async_find_server(data)):
-                root = server_root(data[CONF_LLM_BASE_URL])
-                other = self.hass.config_entries.async_entry_for_domain_unique_id(
-                    DOMAIN, root
-                )
-                if other not in (None, entry):
-                    return self.async_abort(reason="already_configured")
-                kept = {
-                    key: value
-                    for key, value in entry.data.items()
-                    if key not in (CONF_LLM_API_KEY, CONF_LLM_KEEP_ALIVE_REFUSED)
-                }
-                # A title without the host is one that the user gave.
-                host = shown_host(entry.data[CONF_LLM_BASE_URL])
-                renamed = not entry.title.endswith(f"({host})")
-                return self._save_and_abort(
-                    unique_id=root,
-                    title=entry.title if renamed else self._title(data),
-                    data=kept | data,
-                )
+            if not (errors := await self._async_find_server(data, entry.data)):
+                is_needed = is_declaration_needed(self._server)
+                if not is_needed:
+                    data.pop(CONF_LLM_SERVER_IS_OWN, None)
+                if has_own_field or not is_needed:
+                    return self._reconfigured(entry, data)
+                has_own_field = True
         fields = address_fields(Role.LLM) | server_kind_field()
+        if has_own_field:
+            fields |= own_server_field(Role.LLM)
         values = dict(entry.data)
         values[CONF_LLM_SERVER_KIND] = KIND_AUTOMATIC
         return self.async_show_form(
@@ -199,6 +196,26 @@ class HomeAgentConfigFlow(ConfigFlow, domain=DOMAIN):
                 vol.Schema(fields), user_input or values
             ),
             errors=errors,
+        )
+
+    def _reconfigured(
+        self, entry: ConfigEntry[Any], data: dict[str, Any]
+    ) -> ConfigFlowResult:
+        """Save what the user changed about the server."""
+        unique_id = server_id(data[CONF_LLM_BASE_URL])
+        other = self.hass.config_entries.async_entry_for_domain_unique_id(
+            DOMAIN, unique_id
+        )
+        if other not in (None, entry):
+            return self.async_abort(reason="already_configured")
+        kept = {k: v for k, v in entry.data.items() if k not in _ENTRY_KEYS}
+        # A title without the host is one that the user gave.
+        host = shown_host(entry.data[CONF_LLM_BASE_URL])
+        renamed = not entry.title.endswith(f"({host})")
+        return self._save_and_abort(
+            unique_id=unique_id,
+            title=entry.title if renamed else self._title(data),
+            data=kept | data,
         )
 
     async def async_step_reauth(
@@ -215,7 +232,7 @@ class HomeAgentConfigFlow(ConfigFlow, domain=DOMAIN):
         errors: dict[str, str] = {}
         if user_input is not None:
             key = {CONF_LLM_API_KEY: user_input[CONF_LLM_API_KEY].strip()}
-            errors = await self._async_find_server({**entry.data, **key})
+            errors = await self._async_find_server({**entry.data, **key}, entry.data)
             if not errors:
                 return self._save_and_abort(data={**entry.data, **key})
             errors = {CONF_LLM_API_KEY: next(iter(errors.values()))}
@@ -250,16 +267,18 @@ class HomeAgentConfigFlow(ConfigFlow, domain=DOMAIN):
             self.hass.config_entries.async_schedule_reload(entry.entry_id)
         return result
 
-    async def _async_find_server(self, data: dict[str, Any]) -> dict[str, str]:
+    async def _async_find_server(
+        self, data: dict[str, Any], stored: Mapping[str, Any]
+    ) -> dict[str, str]:
         """Find out which server answers, and put it into data.
 
-        Return errors by field. data gets the address in its plain form and the
-        kind of the server, unless that was chosen by hand.
+        stored is the data of the entry so far. Return errors by field. data gets the
+        address in its plain form, its API's address where that is unusual, and the
+        kind of the server, unless the user chose it.
         """
-        try:
-            data[CONF_LLM_BASE_URL] = clean_url(data[CONF_LLM_BASE_URL])
-        except ValueError:
-            return {CONF_LLM_BASE_URL: "invalid_url"}
+        if error := clean_address(data, Role.LLM, stored):
+            return {CONF_LLM_BASE_URL: error}
+        data.pop(CONF_LLM_API_BASE, None)
         chosen = data.pop(CONF_LLM_SERVER_KIND, KIND_AUTOMATIC)
         session = async_get_clientsession(self.hass)
         try:
@@ -269,8 +288,10 @@ class HomeAgentConfigFlow(ConfigFlow, domain=DOMAIN):
             if chosen != KIND_AUTOMATIC:
                 kind = ServerKind(chosen)
             data[CONF_LLM_SERVER_KIND] = str(kind)
-            server = await connect(session, role_connection(data, Role.LLM))
-            self._models = await server.list_models()
+            if self._detected.api_base is not None:
+                data[CONF_LLM_API_BASE] = self._detected.api_base
+            self._server = await connect(session, role_connection(data, Role.LLM))
+            self._models = await self._server.list_models()
         except ModelServerError as err:
             name, error = error_field(err)
             return {Role.LLM.key(name): error}
@@ -301,6 +322,8 @@ class HomeAgentConfigFlow(ConfigFlow, domain=DOMAIN):
         """Return the form for the models; a section with an error is open."""
         kind = ServerKind(self._data[CONF_LLM_SERVER_KIND])
         fields = model_fields(Role.LLM, self._models, required=True, kind=kind)
+        if is_declaration_needed(self._server):
+            fields |= own_server_field(Role.LLM)
         for name, role in _SECTIONS.items():
             section_fields = address_fields(role) | model_fields(
                 role, self._models, required=False, kind=None

@@ -15,7 +15,7 @@ from homeassistant.util import dt as dt_util
 from homeassistant.util.hass_dict import HassKey
 
 from .const import DOMAIN
-from .servers.address import server_root, shown_host
+from .servers.address import server_id, shown_host
 from .servers.base import Connection, LoadedModel, ModelServer, ServerCapability
 from .servers.errors import ModelServerError
 from .servers.factory import connect, server_capabilities
@@ -47,7 +47,7 @@ def shared_coordinator(
     It ends with the last entry that has asked for it.
     """
     shared = hass.data.setdefault(_DATA, {})
-    root = server_root(connection.url)
+    root = server_id(connection.url)
     if (coordinator := shared.get(root)) is None:
         coordinator = shared[root] = ServerCoordinator(hass, connection)
     coordinator.entries.append(entry)

@@ -25,6 +25,7 @@ from ..model.role import ModelRole, Role
 from ..servers.address import clean_url
 from ..servers.base import ModelServer, ServerModel
 from ..servers.errors import CannotConnect, InvalidAuth, ModelServerError
+from ..servers.factory import is_declaration_needed
 from ..vector_store.chroma import async_check_chroma
 from ..vector_store.engine import Engine
 from .fields import (
@@ -37,9 +38,11 @@ from .fields import (
     flattened,
     model_fields,
     new_subentry_values,
+    own_server_field,
     with_sections,
 )
 from .role_check import async_check_role, error_field
+from .server_address import clean_address
 
 
 class RoleFlow(ConfigSubentryFlow):
@@ -116,6 +119,10 @@ class RoleFlow(ConfigSubentryFlow):
             required=True,
             kind=self._server.kind,
         )
+        if self.role.key("base_url") in self._address and is_declaration_needed(
+            self._server
+        ):
+            fields |= own_server_field(self.role)
         fields |= self._fields(self._server)
         return self._form("settings", fields, user_input, errors)
 
@@ -139,11 +146,10 @@ class RoleFlow(ConfigSubentryFlow):
     async def _async_find_server(self) -> dict[str, str]:
         """Connect to the role's server and list its models; return errors."""
         url_key = self.role.key("base_url")
-        if url := self._address.get(url_key):
-            try:
-                self._address[url_key] = clean_url(url)
-            except ValueError:
-                return {url_key: "invalid_url"}
+        if url_key in self._address and (
+            error := clean_address(self._address, self.role, self._values)
+        ):
+            return {url_key: error}
         # Only the connection matters yet: the model is chosen in the next step.
         config = {**self._get_entry().data, **self._address, self.role.key("model"): ""}
         try:

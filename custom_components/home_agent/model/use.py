@@ -17,7 +17,7 @@ from homeassistant.util.hass_dict import HassKey
 
 from ..const import DOMAIN
 from ..keep_alive import KeepAlive
-from ..servers.address import server_root
+from ..servers.address import server_id
 from ..servers.base import ModelServer
 from ..servers.messages import (
     ChatAnswer,
@@ -125,16 +125,19 @@ class ModelUses:
     async def async_load(self) -> None:
         """Read the histories."""
         for key, data in (await self._store.async_load() or {}).items():
-            self._uses[key] = ModelUse(UseHistory.from_dict(data))
+            # Earlier versions stored the address as it was typed.
+            root, _, model = key.partition(" ")
+            use = ModelUse(UseHistory.from_dict(data))
+            self._uses[f"{server_id(root)} {model}"] = use
 
     @callback
     def of(self, url: str, model: str) -> ModelUse:
         """Return the use of a model on the server at url."""
-        return self._uses.setdefault(f"{server_root(url)} {model}", ModelUse())
+        return self._uses.setdefault(f"{server_id(url)} {model}", ModelUse())
 
     async def async_wait_until_idle(self, url: str, own: ModelUse) -> None:
         """Wait until no other model of a server has a turn, a minute at most."""
-        root = f"{server_root(url)} "
+        root = f"{server_id(url)} "
         others = [
             use
             for key, use in self._uses.items()

@@ -19,7 +19,7 @@ from ..const import DEFAULT_NUM_CTX, DOMAIN
 from ..model.role import Role
 from ..model.use import SIGNAL_PROMPT, SIGNAL_TURN, TurnFigures
 from ..prompt.context_size import ROOM_FOR_AN_ANSWER, prompt_room
-from ..servers.address import server_root
+from ..servers.address import server_id
 from ..servers.base import ServerCapability, ServerKind
 from ..servers.errors import ModelNotFound
 from ..servers.factory import takes_keep_alive
@@ -335,9 +335,9 @@ class ResidencyChecks:
 
     def _core_sizes(self) -> Iterable[tuple[str, int]]:
         """Yield the users of the model in Home Assistant's Ollama integration."""
-        root = server_root(self._residency.coordinator.connection.url)
+        root = server_id(self._residency.coordinator.connection.url)
         for entry in self._hass.config_entries.async_entries("ollama"):
-            if server_root(str(entry.data.get("url", "")).rstrip("/")) != root:
+            if server_id(str(entry.data.get("url", ""))) != root:
                 continue
             for subentry in entry.subentries.values():
                 if subentry.data.get("model") == self._residency.role.model:

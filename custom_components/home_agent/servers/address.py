@@ -106,7 +106,8 @@ def clean_url(text: str) -> str:
         raise ValueError("not an HTTP address")
     if any(character.isspace() for character in url.host):
         raise ValueError("a space in the name of a host")
-    url = url.with_query(None).with_fragment(None)
+    # The zone in "[fe80::1%25eth0]" is written for addresses, aiohttp wants "%eth0".
+    url = url.with_host(url.host).with_query(None).with_fragment(None)
     return str(url).rstrip("/").removesuffix("/chat/completions").rstrip("/")
 
 

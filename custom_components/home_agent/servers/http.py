@@ -12,7 +12,7 @@ from homeassistant.helpers.aiohttp_client import SSRFRedirectError
 from homeassistant.helpers.json import json_bytes
 from homeassistant.util.json import JSON_DECODE_EXCEPTIONS, json_loads
 
-from .address import shown_host
+from .address import shown_host, split_credentials
 from .errors import (
     CannotConnect,
     ConnectionLost,
@@ -65,14 +65,16 @@ class HttpClient:
     ) -> None:
         """Talk to the server at url.
 
-        headers go with every request; their secrets are removed from every error.
+        headers go with every request. Their secrets, and a password in url, are
+        removed from every error.
         idle_timeout is in seconds, and holds for each wait of a request: until its
         body is written and the answer begins, and from one byte of the answer to
         the next.
         """
         self._session = session
         self._headers = headers
-        self._redactor = Redactor(headers)
+        _, credentials = split_credentials(url)
+        self._redactor = Redactor(credentials, headers)
         self._idle_timeout = idle_timeout
         self.host = shown_host(url)
 

@@ -29,10 +29,11 @@ _LONG_KEY: Final = 2 * _SHOWN_BEGINNING
 class Redactor:
     """Replaces the secrets in the headers of requests by "***"."""
 
-    def __init__(self, headers: Mapping[str, str]) -> None:
+    def __init__(self, *all_headers: Mapping[str, str]) -> None:
         """Read the secrets from the headers that go with every request."""
         patterns = {
             pattern
+            for headers in all_headers
             for name, value in headers.items()
             for pattern in _patterns(name.lower(), value)
         }
