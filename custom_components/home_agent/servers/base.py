@@ -85,7 +85,7 @@ class Connection:
     that is made from url has them. kind is None until the server was asked.
     api_base is where the OpenAI-compatible API is, None for the usual place.
     keep_alive_refused says that the server was seen to refuse the field;
-    declared_own that the user called a server at a public address his own;
+    declared_own that the user called a server at a public address their own;
     is_local that the address is in the user's network, as far as connect() had
     to find out. idle_timeout is in seconds.
     """

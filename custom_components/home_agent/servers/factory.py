@@ -63,12 +63,12 @@ def takes_keep_alive(kind: ServerKind) -> bool:
 
 
 def is_declaration_needed(server: ModelServer) -> bool:
-    """Return whether only the user can say that a server is his own.
+    """Return whether only the user can say that a server is their own.
 
     So it is for a server at a public address, of a kind that anybody may offer to
-    others. Without his word it gets no request that he did not make.
+    others. Until the user says so, it gets only requests that the user made.
     """
-    return _may_be_foreign(server.kind) and not server.connection.is_local
+    return _may_belong_to_others(server.kind) and not server.connection.is_local
 
 
 async def connect(
@@ -86,13 +86,13 @@ async def connect(
         detected = await detect(session, connection)
         kind = detected.kind
         connection = replace(connection, kind=kind, api_base=detected.api_base)
-    if _may_be_foreign(kind):
+    if _may_belong_to_others(kind):
         is_near = await _async_is_local(session, connection.url)
         connection = replace(connection, is_local=is_near)
     return _CLASSES[kind](session, connection)
 
 
-def _may_be_foreign(kind: ServerKind) -> bool:
+def _may_belong_to_others(kind: ServerKind) -> bool:
     """Return whether somebody else may run a server of a kind, and charge for it."""
     capabilities = server_capabilities(kind)
     return (

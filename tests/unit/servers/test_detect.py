@@ -131,7 +131,7 @@ CLOUD_KINDS = (ServerKind.CLOUD, ServerKind.LITELLM)
 async def test_nothing_unasked_to_a_public_address(
     hass: HomeAssistant, kind: ServerKind
 ) -> None:
-    """Unless the kind honors a keep_alive, or the user calls the server his own."""
+    """Unless the kind honors a keep_alive, or the user calls the server their own."""
     for url in ("http://8.8.8.8:8000", "https://[2606:4700::1]/v1"):
         server = await server_at(hass, url, kind)
         assert server.may_be_warmed("m") is (kind in KEEP_ALIVE_KINDS)

@@ -422,7 +422,7 @@ async def test_malformed_answers(
 
 @pytest.mark.parametrize("body", [b"", b" \r\n", b"null"])
 async def test_empty_answers(client: Callable[..., HttpClient], body: bytes) -> None:
-    """There is no value: the caller decides whether he needs one."""
+    """There is no value: the caller decides whether it needs one."""
     async with RawServer.of(http_answer(body)).serve() as url:
         assert await client(url).post(url, BODY) is None
 
