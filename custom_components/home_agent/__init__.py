@@ -14,7 +14,10 @@ from homeassistant.helpers.typing import ConfigType
 from .const import CONF_LLM_SERVER_KIND, DOMAIN, SUBENTRY_EMBEDDING
 from .coordinator import ServerCoordinator
 from .device import async_register_devices
-from .dialogs.migration import async_migrate_from_version_1
+from .dialogs.migration import (
+    async_migrate_from_version_1,
+    async_move_credentials,
+)
 from .model.role import Role, merged_config, role_connection, subentry_role
 from .model.use import model_uses
 from .residency.checks import async_start_checks
@@ -25,7 +28,7 @@ from .residency.primer import Primer
 from .residency.state import ModelResidency
 from .residency.warm_up import WarmUp
 from .runtime import HomeAgentConfigEntry, HomeAgentData
-from .servers.address import server_root
+from .servers.address import server_id
 from .servers.errors import InvalidAuth, ModelServerError
 from .servers.factory import connect
 from .services import async_setup_actions
@@ -52,6 +55,7 @@ async def async_setup(hass: HomeAssistant, config: ConfigType) -> bool:
 
 async def async_setup_entry(hass: HomeAssistant, entry: HomeAgentConfigEntry) -> bool:
     """Connect to the server and set up its model roles."""
+    async_move_credentials(hass, entry)
     await _async_connect(hass, entry)
     data = entry.runtime_data = HomeAgentData()
     for subentry in entry.subentries.values():
@@ -114,7 +118,7 @@ def _add_role(
     data = entry.runtime_data
     role = subentry_role(subentry)
     connection = role_connection(merged_config(entry, subentry), role)
-    root = server_root(connection.url)
+    root = server_id(connection.url)
     if root not in data.coordinators:
         data.coordinators[root] = ServerCoordinator(hass, entry, connection)
     residency = ModelResidency(hass, entry, subentry, data.coordinators[root])

@@ -21,12 +21,14 @@ import probatio as vol
 
 from .const import (
     CONF_EXTERNAL_LLMS,
+    CONF_LLM_API_BASE,
     CONF_LLM_API_KEY,
     CONF_LLM_BASE_URL,
     CONF_LLM_HEADERS,
     CONF_LLM_KEEP_ALIVE,
     CONF_LLM_KEEP_ALIVE_REFUSED,
     CONF_LLM_MODEL,
+    CONF_LLM_SERVER_IS_OWN,
     CONF_LLM_SERVER_KIND,
     CONF_LLM_THINK,
     CONF_SUBENTRY_ID,
@@ -43,19 +45,21 @@ from .dialogs.fields import (
     flattened,
     model_fields,
     new_subentry_values,
+    own_server_field,
     server_kind_field,
     unloading_controlled_by,
     with_sections,
 )
 from .dialogs.role_check import async_check_role, error_field
+from .dialogs.server_address import clean_address
 from .dialogs.subentries import ConversationFlow, EmbeddingFlow, ExternalLLMFlow
 from .keep_alive import InvalidKeepAlive, KeepAlive
 from .model.role import Role, merged_config, role_connection, subentry_role
-from .servers.address import clean_url, server_root, shown_host
-from .servers.base import ServerKind, ServerModel
+from .servers.address import server_id, shown_host
+from .servers.base import ModelServer, ServerKind, ServerModel
 from .servers.detect import Detected, detect
 from .servers.errors import ModelServerError
-from .servers.factory import connect, takes_keep_alive
+from .servers.factory import connect, is_declaration_needed, takes_keep_alive
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -73,6 +77,8 @@ _ENTRY_KEYS: Final = (
     CONF_LLM_HEADERS,
     CONF_LLM_SERVER_KIND,
     CONF_LLM_KEEP_ALIVE_REFUSED,
+    CONF_LLM_API_BASE,
+    CONF_LLM_SERVER_IS_OWN,
 )
 
 
@@ -97,6 +103,7 @@ class HomeAgentConfigFlow(ConfigFlow, domain=DOMAIN):
         """Start without a server."""
         self._data: dict[str, Any] = {}
         self._detected: Detected
+        self._server: ModelServer
         self._models: list[ServerModel] = []
         self._reauth_subentry_id: str | None = None
 
@@ -121,8 +128,8 @@ class HomeAgentConfigFlow(ConfigFlow, domain=DOMAIN):
         errors: dict[str, str] = {}
         if user_input is not None:
             data = flattened(user_input)
-            if not (errors := await self._async_find_server(data)):
-                await self.async_set_unique_id(server_root(data[CONF_LLM_BASE_URL]))
+            if not (errors := await self._async_find_server(data, {})):
+                await self.async_set_unique_id(server_id(data[CONF_LLM_BASE_URL]))
                 self._abort_if_unique_id_configured()
                 self._data = data
                 return await self.async_step_models()
@@ -179,29 +186,19 @@ class HomeAgentConfigFlow(ConfigFlow, domain=DOMAIN):
         """Change the address, the API key or the kind of the server."""
         entry = self._get_reconfigure_entry()
         errors: dict[str, str] = {}
+        has_own_field = CONF_LLM_SERVER_IS_OWN in (user_input or entry.data)
         if user_input is not None:
             data = flattened(user_input)
-            if not (errors := await self._async_find_server(data)):
-                root = server_root(data[CONF_LLM_BASE_URL])
-                other = self.hass.config_entries.async_entry_for_domain_unique_id(
-                    DOMAIN, root
-                )
-                if other not in (None, entry):
-                    return self.async_abort(reason="already_configured")
-                kept = {
-                    key: value
-                    for key, value in entry.data.items()
-                    if key not in (CONF_LLM_API_KEY, CONF_LLM_KEEP_ALIVE_REFUSED)
-                }
-                # The user has renamed the entry if its title has no host.
-                host = shown_host(entry.data[CONF_LLM_BASE_URL])
-                renamed = not entry.title.endswith(f"({host})")
-                return self._save_and_abort(
-                    unique_id=root,
-                    title=entry.title if renamed else self._title(data),
-                    data=kept | data,
-                )
+            if not (errors := await self._async_find_server(data, entry.data)):
+                is_needed = is_declaration_needed(self._server)
+                if not is_needed:
+                    data.pop(CONF_LLM_SERVER_IS_OWN, None)
+                if has_own_field or not is_needed:
+                    return self._reconfigured(entry, data)
+                has_own_field = True
         fields = address_fields(Role.LLM) | server_kind_field()
+        if has_own_field:
+            fields |= own_server_field(Role.LLM)
         values = dict(entry.data)
         values[CONF_LLM_SERVER_KIND] = KIND_AUTOMATIC
         return self.async_show_form(
@@ -210,6 +207,26 @@ class HomeAgentConfigFlow(ConfigFlow, domain=DOMAIN):
                 vol.Schema(fields), user_input or values
             ),
             errors=errors,
+        )
+
+    def _reconfigured(
+        self, entry: ConfigEntry[Any], data: dict[str, Any]
+    ) -> ConfigFlowResult:
+        """Save what the user changed about the server."""
+        unique_id = server_id(data[CONF_LLM_BASE_URL])
+        other = self.hass.config_entries.async_entry_for_domain_unique_id(
+            DOMAIN, unique_id
+        )
+        if other not in (None, entry):
+            return self.async_abort(reason="already_configured")
+        kept = {k: v for k, v in entry.data.items() if k not in _ENTRY_KEYS}
+        # A title without the host is one that the user gave.
+        host = shown_host(entry.data[CONF_LLM_BASE_URL])
+        renamed = not entry.title.endswith(f"({host})")
+        return self._save_and_abort(
+            unique_id=unique_id,
+            title=entry.title if renamed else self._title(data),
+            data=kept | data,
         )
 
     async def async_step_reauth(
@@ -239,7 +256,7 @@ class HomeAgentConfigFlow(ConfigFlow, domain=DOMAIN):
                 check = await async_check_role(self.hass, {**config, **new}, role)
                 errors = check.errors
             else:
-                errors = await self._async_find_server({**config, **new})
+                errors = await self._async_find_server({**config, **new}, entry.data)
             if not errors and subentry:
                 return self._save_subentry_key_and_abort(entry, subentry, new)
             if not errors:
@@ -288,16 +305,19 @@ class HomeAgentConfigFlow(ConfigFlow, domain=DOMAIN):
             self.hass.config_entries.async_schedule_reload(entry.entry_id)
         return result
 
-    async def _async_find_server(self, data: dict[str, Any]) -> dict[str, str]:
+    async def _async_find_server(
+        self, data: dict[str, Any], stored: Mapping[str, Any]
+    ) -> dict[str, str]:
         """Detect the server at the address in data, and list its models.
 
-        Return errors by field. Without an error, data has the cleaned address and
-        the kind of the server: the detected one, or the one that the user chose.
+        stored is the data of the entry so far. Return errors by field. Without an
+        error, data has the cleaned address, the address of its API if that is
+        unusual, and the kind of the server: the detected one, or the one that the
+        user chose.
         """
-        try:
-            data[CONF_LLM_BASE_URL] = clean_url(data[CONF_LLM_BASE_URL])
-        except ValueError:
-            return {CONF_LLM_BASE_URL: "invalid_url"}
+        if error := clean_address(data, Role.LLM, stored):
+            return {CONF_LLM_BASE_URL: error}
+        data.pop(CONF_LLM_API_BASE, None)
         chosen = data.pop(CONF_LLM_SERVER_KIND, KIND_AUTOMATIC)
         session = async_get_clientsession(self.hass)
         try:
@@ -307,8 +327,10 @@ class HomeAgentConfigFlow(ConfigFlow, domain=DOMAIN):
             if chosen != KIND_AUTOMATIC:
                 kind = ServerKind(chosen)
             data[CONF_LLM_SERVER_KIND] = str(kind)
-            server = await connect(session, role_connection(data, Role.LLM))
-            self._models = await server.list_models()
+            if self._detected.api_base is not None:
+                data[CONF_LLM_API_BASE] = self._detected.api_base
+            self._server = await connect(session, role_connection(data, Role.LLM))
+            self._models = await self._server.list_models()
         except ModelServerError as err:
             name, error = error_field(err)
             return {Role.LLM.key(name): error}
@@ -348,6 +370,8 @@ class HomeAgentConfigFlow(ConfigFlow, domain=DOMAIN):
         """Return the fields of the models; a section with an error is open."""
         kind = ServerKind(self._data[CONF_LLM_SERVER_KIND])
         fields = model_fields(Role.LLM, self._models, required=True, kind=kind)
+        if is_declaration_needed(self._server):
+            fields |= own_server_field(Role.LLM)
         for name, role in _SECTIONS.items():
             section_fields = address_fields(role) | model_fields(
                 role, self._models, required=False, kind=None

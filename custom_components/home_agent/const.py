@@ -18,6 +18,10 @@ CONF_LLM_API_KEY: Final = "llm_api_key"
 CONF_LLM_HEADERS: Final = "llm_proxy_headers"
 CONF_LLM_SERVER_KIND: Final = "llm_server_kind"
 CONF_LLM_KEEP_ALIVE_REFUSED: Final = "llm_keep_alive_refused"
+# Where the OpenAI-compatible API is, if it is not at the usual place.
+CONF_LLM_API_BASE: Final = "llm_api_base"
+# Whether the user calls a server at a public address their own.
+CONF_LLM_SERVER_IS_OWN: Final = "llm_server_is_own"
 CONF_LLM_IDLE_TIMEOUT: Final = "llm_idle_timeout"
 CONF_LLM_MODEL: Final = "llm_model"
 CONF_LLM_KEEP_ALIVE: Final = "llm_keep_alive"

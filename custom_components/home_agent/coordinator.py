@@ -82,6 +82,14 @@ class ServerCoordinator(DataUpdateCoordinator[LoadedModels | None]):
         """Return whether the server reports which models it has in memory."""
         return ServerCapability.LIST in self.capabilities
 
+    def may_be_warmed(self, model: str) -> bool:
+        """Return whether requests that nobody waits for may be sent for a model.
+
+        They may cost money, or leave the house, on a server that is not the user's
+        own. False until the server is known.
+        """
+        return self._server is not None and self._server.may_be_warmed(model)
+
     async def server(self) -> ModelServer:
         """Return the server; raise a ModelServerError if its kind is not found."""
         if self._server is None:

@@ -12,7 +12,6 @@ from .const import (
     CONF_CHROMA_API_KEY,
     CONF_EXTERNAL_LLM_PROMPT,
     CONF_EXTERNAL_LLM_TOOL_DESCRIPTION,
-    CONF_LLM_HEADERS,
 )
 from .coordinator import ServerCoordinator
 from .model.role import Role
@@ -23,10 +22,10 @@ from .servers.address import shown_host
 TO_REDACT: Final = {
     CONF_EXTERNAL_LLM_PROMPT,
     CONF_EXTERNAL_LLM_TOOL_DESCRIPTION,
-    CONF_LLM_HEADERS,
     CONF_PROMPT,
     CONF_CHROMA_API_KEY,
     *(role.key("api_key") for role in Role),
+    *(role.key("proxy_headers") for role in Role),
 }
 
 

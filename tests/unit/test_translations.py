@@ -89,6 +89,8 @@ def test_fields_have_labels_and_descriptions(role: Role) -> None:
     }[role]
     steps = TEXTS["config_subentries"][kind]["step"]
     fields = forms.model_fields(role, [], required=True, kind=ServerKind.OLLAMA)
+    if role is not Role.LLM:
+        fields |= forms.own_server_field(role)
     if role is Role.EXTERNAL_LLM:
         fields |= forms.external_llm_fields(ServerKind.OLLAMA)
     elif role is Role.EMBEDDING:

@@ -122,6 +122,11 @@ def address_fields(role: Role) -> Fields:
     }
 
 
+def own_server_field(role: Role) -> Fields:
+    """Return the field with which users call a server at a public address their own."""
+    return {vol.Required(role.key("server_is_own"), default=False): BooleanSelector()}
+
+
 def server_kind_field() -> Fields:
     """Return the field with which users override the detected kind of a server.
 

@@ -44,9 +44,11 @@ from ..const import (
     SUBENTRY_EXTERNAL_LLM,
 )
 from ..keep_alive import InvalidKeepAlive, KeepAlive, default_keep_alive
+from ..model.role import Role, subentry_role
 from ..prompt.entity_mode import EntityMode
-from ..servers.address import clean_url, server_root, shown_host
+from ..servers.address import clean_url, server_id, shown_host
 from ..vector_store.engine import Engine
+from .server_address import without_credentials
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -136,7 +138,7 @@ def async_migrate_from_version_1(hass: HomeAssistant, entry: ConfigEntry[Any]) -
         entry,
         version=2,
         minor_version=1,
-        unique_id=_free_unique_id(hass, entry, server_root(url)),
+        unique_id=_free_unique_id(hass, entry, server_id(url)),
         data={key: value for key, value in data.items() if value},
         options={},
     )
@@ -217,6 +219,24 @@ def _new_subentry(
         title=title or model,
         unique_id=None,
     )
+
+
+@callback
+def async_move_credentials(hass: HomeAssistant, entry: ConfigEntry[Any]) -> None:
+    """Move user and password from the stored addresses of an entry into headers.
+
+    The unique id was made from the address and is made again.
+    """
+    data = without_credentials(entry.data, Role.LLM)
+    unique_id = entry.unique_id
+    if unique_id is not None:
+        unique_id = _free_unique_id(hass, entry, server_id(data[CONF_LLM_BASE_URL]))
+    if data != entry.data or unique_id != entry.unique_id:
+        hass.config_entries.async_update_entry(entry, data=data, unique_id=unique_id)
+    for subentry in list(entry.subentries.values()):
+        data = without_credentials(subentry.data, subentry_role(subentry))
+        if data != subentry.data:
+            hass.config_entries.async_update_subentry(entry, subentry, data=data)
 
 
 def _free_unique_id(

@@ -10,16 +10,18 @@ from homeassistant.core import HomeAssistant
 
 from ..keep_alive import InvalidKeepAlive, KeepAlive
 from ..model.role import ModelRole, Role
-from ..servers.address import clean_url
 from ..servers.base import ModelCapability, ModelServer, ServerKind, ServerModel
 from ..servers.errors import (
     HostRefused,
     InvalidAuth,
     ModelNotFound,
     ModelServerError,
+    ServerBusy,
     UnknownServer,
+    WrongScheme,
 )
 from ..servers.messages import ChatRequest
+from .server_address import clean_address
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -51,14 +53,15 @@ async def async_check_role(
     check = RoleCheck()
     # The role whose keys have the connection.
     server_role = Role.LLM
-    if address := config.get(role.key("base_url")):
+    config = dict(config)
+    if config.get(role.key("base_url")):
         server_role = role
-        try:
-            check.learned[role.key("base_url")] = clean_url(address)
-        except ValueError:
-            check.errors[role.key("base_url")] = "invalid_url"
+        if error := clean_address(config, role, config):
+            check.errors[role.key("base_url")] = error
             return check
-        config = {**config, **check.learned}
+        for key in (role.key("base_url"), role.key("proxy_headers")):
+            if key in config:
+                check.learned[key] = config[key]
     keep_alive_key = role.key("keep_alive")
     try:
         keep_alive = KeepAlive.for_role(keep_alive_key, config)
@@ -72,7 +75,9 @@ async def async_check_role(
         if error := _model_error(server, models, model, role):
             check.errors[role.key("model")] = error
             return check
-        if server.kind is ServerKind.OPENAI_COMPATIBLE:
+        if server.kind is ServerKind.OPENAI_COMPATIBLE and server.may_send_keep_alive(
+            model
+        ):
             await _async_try_keep_alive(server, model, keep_alive, role)
     except ModelNotFound:
         check.errors[role.key("model")] = "model_not_found"
@@ -82,6 +87,8 @@ async def async_check_role(
         check.errors[server_role.key(name)] = error
         return check
     check.learned[server_role.key("server_kind")] = str(server.kind)
+    if server.connection.api_base is not None:
+        check.learned[server_role.key("api_base")] = server.connection.api_base
     check.learned[server_role.key("keep_alive_refused")] = server.keep_alive_refused
     return check
 
@@ -99,6 +106,10 @@ def error_field(err: ModelServerError) -> tuple[str, str]:
             return "base_url", "host_refused"
         case UnknownServer():
             return "base_url", "unknown_server"
+        case WrongScheme():
+            return "base_url", "invalid_scheme"
+        case ServerBusy():
+            return "base_url", "cannot_answer_yet"
         case _:
             return "base_url", "cannot_connect"
 

@@ -27,6 +27,7 @@ from ..servers.address import clean_url, shown_host
 from ..servers.base import ModelServer, ServerModel
 from ..servers.detect import server_name
 from ..servers.errors import CannotConnect, InvalidAuth, ModelServerError
+from ..servers.factory import is_declaration_needed
 from ..vector_store.chroma import async_check_chroma
 from ..vector_store.engine import Engine
 from .fields import (
@@ -39,10 +40,12 @@ from .fields import (
     flattened,
     model_fields,
     new_subentry_values,
+    own_server_field,
     unloading_controlled_by,
     with_sections,
 )
 from .role_check import async_check_role, error_field
+from .server_address import clean_address
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -121,6 +124,10 @@ class RoleFlow(ConfigSubentryFlow):
             required=True,
             kind=self._server.kind,
         )
+        if self.role.key("base_url") in self._address and is_declaration_needed(
+            self._server
+        ):
+            fields |= own_server_field(self.role)
         fields |= self._fields(self._server)
         return self._form(
             "settings", fields, user_input, errors, self._server_placeholders()
@@ -160,11 +167,10 @@ class RoleFlow(ConfigSubentryFlow):
         Return errors by field.
         """
         url_key = self.role.key("base_url")
-        if url := self._address.get(url_key):
-            try:
-                self._address[url_key] = clean_url(url)
-            except ValueError:
-                return {url_key: "invalid_url"}
+        if url_key in self._address and (
+            error := clean_address(self._address, self.role, self._values)
+        ):
+            return {url_key: error}
         # ModelRole needs a model, but the user chooses it in the next step.
         config = {**self._get_entry().data, **self._address, self.role.key("model"): ""}
         try:

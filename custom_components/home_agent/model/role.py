@@ -81,6 +81,8 @@ def role_connection(config: Mapping[str, Any], role: Role) -> Connection:
         kind=ServerKind(kind) if kind else None,
         keep_alive_refused=bool(config.get(own.key("keep_alive_refused"))),
         idle_timeout=config.get(role.key("idle_timeout")) or DEFAULT_IDLE_TIMEOUT,
+        api_base=config.get(own.key("api_base")),
+        declared_own=bool(config.get(own.key("server_is_own"))),
     )
 
 

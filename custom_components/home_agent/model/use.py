@@ -13,7 +13,7 @@ from homeassistant.util import dt as dt_util
 from homeassistant.util.hass_dict import HassKey
 
 from ..const import DOMAIN
-from ..servers.address import server_root
+from ..servers.address import server_id
 from .listeners import Listeners
 from .token_estimate import TokenEstimate
 from .turn_record import TurnRecord
@@ -136,21 +136,23 @@ class ModelUses:
     async def async_load(self) -> None:
         """Read the stored histories."""
         for key, data in (await self._store.async_load() or {}).items():
-            self._uses[key] = ModelUse(
+            # Earlier versions stored the address as it was typed.
+            root, _, model = key.partition(" ")
+            self._uses[f"{server_id(root)} {model}"] = ModelUse(
                 UseHistory.from_dict(data), TokenEstimate(data[_ESTIMATE_KEY])
             )
 
     @callback
     def async_get(self, url: str, model: str) -> ModelUse:
         """Return the use of a model on the server at url."""
-        return self._uses.setdefault(f"{server_root(url)} {model}", ModelUse())
+        return self._uses.setdefault(f"{server_id(url)} {model}", ModelUse())
 
     async def async_wait_until_idle(self, url: str, own: ModelUse) -> None:
         """Wait until no other model of the server at url has a turn.
 
         After MAX_WAIT_FOR_IDLE seconds the caller goes on in any case.
         """
-        root = f"{server_root(url)} "
+        root = f"{server_id(url)} "
         others = [
             use
             for key, use in self._uses.items()

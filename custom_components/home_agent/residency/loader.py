@@ -13,7 +13,6 @@ from homeassistant.util import dt as dt_util
 from ..keep_alive import KeepAlive
 from ..model.role import Role
 from ..model.use import model_uses
-from ..servers.base import ServerCapability
 from ..servers.errors import ModelNotFound
 from ..servers.messages import LoadRequest
 from .background import SharedTask
@@ -50,7 +49,7 @@ class ModelLoader:
         return (
             self._is_wanted
             and self.residency.keep_alive.nanoseconds != 0
-            and ServerCapability.WARM in self.residency.capabilities
+            and self.residency.may_be_warmed
         )
 
     @property
@@ -61,7 +60,7 @@ class ModelLoader:
         """
         return (
             self._is_wanted
-            and ServerCapability.WARM in self.residency.capabilities
+            and self.residency.may_be_warmed
             and not self._use.running_turns
         )
 

@@ -83,6 +83,11 @@ class ModelResidency:
         return self.coordinator.capabilities
 
     @property
+    def may_be_warmed(self) -> bool:
+        """Return whether the model may be loaded and primed before it is asked."""
+        return self.coordinator.may_be_warmed(self.role.model)
+
+    @property
     def loaded(self) -> LoadedModel | None:
         """Return the model as it is in memory, None if it is not loaded."""
         for model in self.coordinator.data or ():

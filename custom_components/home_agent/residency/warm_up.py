@@ -12,7 +12,6 @@ from homeassistant.helpers.start import async_at_started
 
 from ..coordinator import ServerCoordinator
 from ..model.role import Role
-from ..servers.base import ServerCapability
 from ..servers.errors import ModelNotFound, ModelServerError
 from .checks.model_missing import check_model_missing
 from .loader import ModelLoader
@@ -92,7 +91,7 @@ class WarmUp:
         """Load a model, log how long it took, and return whether to prime it."""
         residency = loader.residency
         model = residency.role.model
-        if ServerCapability.WARM not in residency.capabilities:
+        if not residency.may_be_warmed:
             return False
         try:
             await loader.async_check_model()

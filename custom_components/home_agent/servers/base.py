@@ -12,7 +12,7 @@ import aiohttp
 
 from ..const import DEFAULT_IDLE_TIMEOUT
 from ..keep_alive import KeepAlive
-from .address import is_azure, is_cloud
+from .address import is_azure, is_cloud, openai_base, split_credentials
 from .answers import Answer, checked_answer
 from .errors import NotSupported
 from .http import SHORT_TIMEOUT, HttpClient
@@ -83,8 +83,13 @@ class ModelCapability(StrEnum):
 class Connection:
     """How to reach a server.
 
-    kind is None as long as it is not detected. keep_alive_refused: the server has
-    refused the field keep_alive before. idle_timeout is in seconds.
+    A user and a password in url become a header, so that no log, key or error
+    that is made from url has them. kind is None as long as it is not detected.
+    api_base is the address of the OpenAI-compatible API, None for the usual one.
+    keep_alive_refused: the server has refused the field keep_alive before.
+    declared_own: the user has called a server at a public address their own.
+    is_local: the address is in the user's network, as far as connect() had to find
+    out. idle_timeout is in seconds.
     """
 
     url: str
@@ -93,6 +98,21 @@ class Connection:
     kind: ServerKind | None = None
     keep_alive_refused: bool = False
     idle_timeout: float = DEFAULT_IDLE_TIMEOUT
+    api_base: str | None = None
+    declared_own: bool = False
+    is_local: bool = False
+
+    def __post_init__(self) -> None:
+        """Take user and password out of the address."""
+        url, header = split_credentials(self.url)
+        if header:
+            object.__setattr__(self, "url", url)
+            object.__setattr__(self, "headers", {**self.headers, **header})
+
+    @property
+    def openai_base(self) -> str:
+        """Return the address that endpoints of the OpenAI-compatible API follow."""
+        return self.api_base or openai_base(self.url)
 
     def all_headers(self) -> dict[str, str]:
         """Return the headers of every request, the API key among them."""
@@ -162,9 +182,26 @@ class ModelServer(ABC):
         """Return whether the server has refused the field keep_alive."""
         return self.connection.keep_alive_refused
 
+    def is_own(self, model: str) -> bool:
+        """Return whether a model runs on the user's own machine.
+
+        Then requests that the user did not make cost nothing and stay in the house.
+        A kind of server that honors a keep_alive is the user's own wherever it
+        stands. Another one must be in the user's network, or the user says so.
+        """
+        return not is_cloud(self.connection.url) and (
+            ServerCapability.KEEP_ALIVE in self.capabilities
+            or self.connection.is_local
+            or self.connection.declared_own
+        )
+
+    def may_be_warmed(self, model: str) -> bool:
+        """Return whether to load a model, or evaluate its prompt, ahead of need."""
+        return ServerCapability.WARM in self.capabilities and self.is_own(model)
+
     def may_send_keep_alive(self, model: str) -> bool:
         """Return whether requests for the model may carry a keep_alive."""
-        return not is_cloud(self.connection.url)
+        return self.is_own(model)
 
     def residency_fields(self, model: str, keep_alive: KeepAlive | None) -> JsonObject:
         """Return the fields by which a request for the model carries a keep_alive.

@@ -1,34 +1,39 @@
-"""Which kind of server answers at an address.
+"""Find out which kind of server answers at an address.
 
-Decided by what answers, never by the port or the name: half a dozen servers
-answer some of Ollama's paths, and one answers every unknown path with 200. So
-only the shape of a body counts. All probes are GET requests, since some servers
-unload or import models on others.
+The shape of the answers decides, never the port, the name or a status: half a dozen
+servers answer some of Ollama's paths, and LM Studio answers every unknown path with
+status 200. All requests are GET requests, since some servers unload or import models
+on others.
 """
 
 import asyncio
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+import logging
 import re
 from typing import Any, Final
 
 import aiohttp
 
-from .address import is_cloud, openai_base, server_root, shown_host
+from .address import is_cloud, openai_base, openai_bases, server_root, shown_host
 from .base import Connection, ServerKind
 from .errors import (
     CannotConnect,
     HostRefused,
     InvalidAuth,
     ModelServerError,
+    ServerBusy,
     UnknownServer,
+    WrongScheme,
 )
 from .http import HttpClient
 
+_LOGGER = logging.getLogger(__name__)
+
 PROBE_TIMEOUT: Final = 5.0
 
-# What servers write into the field owned_by of /v1/models. A hint: it names the
-# servers that have no answer of their own, and tells look-alikes from Ollama.
+# What servers write into the field owned_by of /v1/models. It is a hint only: it
+# names servers that have no path of their own, and servers that imitate Ollama.
 _OWNERS: Final = {
     "docker": ServerKind.DOCKER_MODEL_RUNNER,
     "koboldcpp": ServerKind.KOBOLDCPP,
@@ -60,23 +65,29 @@ _DIGEST: Final = re.compile(r"(?!0{64})[0-9a-f]{64}")
 
 
 def server_name(kind: ServerKind, url: str) -> str:
-    """Return what to call a server of a kind."""
+    """Return the name of a kind of server, or the host if that is not known."""
     return _NAMES.get(kind) or shown_host(url)
 
 
 @dataclass(frozen=True, slots=True)
 class Detected:
-    """What answers at an address: how to talk to it and what to call it."""
+    """What answers at an address.
+
+    version is "" if the server does not report it. api_base is where the
+    OpenAI-compatible API was found, None for the usual place (openai_base).
+    """
 
     kind: ServerKind
     name: str
     version: str = ""
+    api_base: str | None = None
 
 
 async def detect(session: aiohttp.ClientSession, connection: Connection) -> Detected:
     """Find out which kind of server answers at the connection's address.
 
-    Raise CannotConnect if nothing does, InvalidAuth if the key is refused, and
+    A known cloud is not asked. Raise CannotConnect if nothing answers, InvalidAuth
+    if the key is refused, ServerBusy if the server is still starting, and
     UnknownServer if what answers is no model server.
     """
     url = connection.url
@@ -84,25 +95,47 @@ async def detect(session: aiohttp.ClientSession, connection: Connection) -> Dete
         return Detected(ServerKind.CLOUD, shown_host(url))
     http = HttpClient(session, url, connection.all_headers(), PROBE_TIMEOUT)
     probe = _Probe(http, server_root(url))
-    version, tags, (models, headers) = await asyncio.gather(
-        probe.get("/api/version"),
-        probe.get("/api/tags"),
-        probe.get_with_headers(f"{openai_base(url)}/models"),
+    version, tags, (base, models, headers) = await asyncio.gather(
+        probe.get("/api/version"), probe.get("/api/tags"), _model_list(probe, url)
     )
     owners = _owners(models)
     if _may_be_ollama(version, tags, owners) and await _is_ollama(probe, tags):
-        return Detected(ServerKind.OLLAMA, "Ollama", version["version"])
-    if not (isinstance(models, dict) and isinstance(models.get("data"), list)):
+        detected = Detected(ServerKind.OLLAMA, "Ollama", version["version"])
+    elif not _is_model_list(models):
         raise _why_nothing(probe, http.host)
-    kind = await _kind_of_openai(probe, owners, headers)
-    name = server_name(kind, url)
-    if kind is ServerKind.OPENAI_COMPATIBLE and _OLLAMA_OWNER in owners:
-        name = _ONLY_V1
-    return Detected(kind, name)
+    else:
+        kind = await _kind_of_openai(probe, owners, headers)
+        name = server_name(kind, url)
+        if kind is ServerKind.OPENAI_COMPATIBLE and _OLLAMA_OWNER in owners:
+            name = _ONLY_V1
+        usual = base == openai_base(url)
+        detected = Detected(kind, name, api_base=None if usual else base)
+    _LOGGER.debug("%s answers like %s", http.host, detected)
+    return detected
+
+
+async def _model_list(probe: _Probe, url: str) -> tuple[str, Any, Mapping[str, str]]:
+    """Return where the OpenAI-compatible API is, its model list and the headers."""
+    bases = openai_bases(url)
+    answers = await asyncio.gather(
+        *(probe.get_with_headers(f"{base}/models") for base in bases)
+    )
+    for base, (models, headers) in zip(bases, answers, strict=True):
+        if _is_model_list(models):
+            return base, models, headers
+    return bases[0], *answers[0]
+
+
+def _is_model_list(models: Any) -> bool:
+    """Return whether an answer is a list of models as OpenAI has it."""
+    return isinstance(models, dict) and isinstance(models.get("data"), list)
 
 
 def _may_be_ollama(version: Any, tags: Any, owners: set[str]) -> bool:
-    """Return whether the answers could be Ollama's; llama-swap's has more keys."""
+    """Return whether the answers can be those of Ollama.
+
+    llama-swap's /api/version has more keys.
+    """
     return (
         isinstance(version, dict)
         and set(version) == {"version"}
@@ -112,7 +145,7 @@ def _may_be_ollama(version: Any, tags: Any, owners: set[str]) -> bool:
 
 
 async def _is_ollama(probe: _Probe, tags: Any) -> bool:
-    """Return whether the lists are those of Ollama and not of a look-alike."""
+    """Return whether the lists are those of Ollama and not of an imitation."""
     kobold, local_ai = await asyncio.gather(
         probe.get("/api/extra/version"), probe.get("/.well-known/localai.json")
     )
@@ -120,7 +153,7 @@ async def _is_ollama(probe: _Probe, tags: Any) -> bool:
         return False
     if models := tags.get("models"):
         return isinstance(models, list) and all(map(_is_ollama_model, models))
-    # No model yet whose digest could tell: Ollama's own greeting must.
+    # There is no model whose digest could show it. Ollama greets at its root.
     return await probe.text("/") == "Ollama is running"
 
 
@@ -129,8 +162,8 @@ async def _kind_of_openai(
 ) -> ServerKind:
     """Return the kind of a server that has an OpenAI-compatible API.
 
-    By its own answers first: who owns the models is a hint, and a proxy passes
-    on the owners behind it.
+    Answers that only one kind gives count first. The owners of the models are a
+    hint: a proxy passes on those of the servers behind it.
     """
     if any(header.lower().startswith("x-litellm-") for header in headers):
         return ServerKind.LITELLM
@@ -165,7 +198,7 @@ def _has_entry_with(key: str, *marks: str) -> Callable[[Any], bool]:
 
 _is_koboldcpp = _has("result")
 _is_localai = _has("version", "endpoints")
-# What only one server answers, at which path; the first that fits is it.
+# Paths, and what only one kind of server answers there. The first match counts.
 _SIGNS: Final[tuple[tuple[str, Callable[[Any], bool], ServerKind], ...]] = (
     ("/api/extra/version", _is_koboldcpp, ServerKind.KOBOLDCPP),
     ("/.well-known/localai.json", _is_localai, ServerKind.LOCALAI),
@@ -195,7 +228,7 @@ _SIGNS: Final[tuple[tuple[str, Callable[[Any], bool], ServerKind], ...]] = (
     ("/props", _has("default_generation_settings"), ServerKind.LLAMA_CPP),
     ("/version", _has("version"), ServerKind.VLLM),
 )
-# Their answers alone are no proof: others have such paths too.
+# Other kinds answer the same, so the owner of the models must match too.
 _NEEDS_OWNER: Final = {ServerKind.DOCKER_MODEL_RUNNER, ServerKind.VLLM}
 
 
@@ -205,9 +238,9 @@ def _owner_of(kind: ServerKind) -> set[str]:
 
 
 def _is_ollama_model(model: Any) -> bool:
-    """Return whether an entry of /api/tags has a digest as Ollama's have.
+    """Return whether an entry of /api/tags has a digest as Ollama writes it.
 
-    Models in Ollama's cloud have no size.
+    Models in Ollama's cloud have a remote host in place of a size.
     """
     return (
         isinstance(model, dict)
@@ -218,8 +251,8 @@ def _is_ollama_model(model: Any) -> bool:
 
 
 def _owners(models: Any) -> set[str]:
-    """Return who owns the models of /v1/models."""
-    if not isinstance(models, dict) or not isinstance(models.get("data"), list):
+    """Return the owners of the models of a model list."""
+    if not _is_model_list(models):
         return set()
     return {
         model["owned_by"]
@@ -230,7 +263,7 @@ def _owners(models: Any) -> set[str]:
 
 def _why_nothing(probe: _Probe, host: str) -> ModelServerError:
     """Return the error that explains best why no server was found."""
-    for kind in (InvalidAuth, HostRefused, CannotConnect):
+    for kind in (InvalidAuth, HostRefused, WrongScheme, CannotConnect, ServerBusy):
         for error in probe.errors:
             if isinstance(error, kind):
                 return error
@@ -240,7 +273,7 @@ def _why_nothing(probe: _Probe, host: str) -> ModelServerError:
 
 
 class _Probe:
-    """GET requests whose failures are kept for later."""
+    """Sends GET requests and keeps their failures, to explain them later."""
 
     def __init__(self, http: HttpClient, root: str) -> None:
         """Probe the server at root."""
@@ -252,7 +285,7 @@ class _Probe:
     async def get(self, path: str) -> Any:
         """Return the JSON at a path below the root, None if there is none.
 
-        The server is asked once for each path.
+        The request for a path is sent once.
         """
         if path not in self._answers:
             self._answers[path], _ = await self.get_with_headers(self._root + path)
@@ -273,7 +306,8 @@ class _Probe:
             async with self._http.request(
                 "GET", self._root + path, timeout=PROBE_TIMEOUT
             ) as response:
-                return (await response.text()).strip()
+                body = await response.content.read()
+                return body.decode(errors="replace").strip()
         except ModelServerError as err:
             self.errors.append(err)
             return None

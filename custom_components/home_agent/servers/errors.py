@@ -1,7 +1,10 @@
-"""What can go wrong with a model server, each as one short spoken sentence."""
+"""The ways in which a request to a model server can fail.
+
+Each has a short sentence in the translations, which is spoken to the user.
+"""
 
 import re
-from typing import Final
+from typing import ClassVar, Final
 
 from homeassistant.exceptions import HomeAssistantError
 
@@ -20,19 +23,21 @@ _TOO_LONG: Final = re.compile(
 
 
 class ModelServerError(HomeAssistantError):
-    """An error of a model server.
+    """A request to a model server failed.
 
-    The translated text is spoken to the user. detail is what the server itself
-    said, for the log and the dialogs; it holds no secret.
+    host names the server, as shown to the user. detail is the server's own text or
+    the reason that the operating system gave, for the log and the dialogs; it
+    holds no secret. status is the HTTP status, 0 if there was none.
+
+    key is that of the translated text. is_transient says whether the same request
+    may succeed a second later, without anybody doing anything.
     """
 
-    key = "server_error"
+    key: ClassVar[str] = "server_error"
+    is_transient: ClassVar[bool] = False
 
     def __init__(self, host: str, detail: str = "", *, status: int = 0) -> None:
-        """Remember which server failed and what it said.
-
-        status is the HTTP status, 0 where there was none.
-        """
+        """Keep what is known of the failure; the class has the details."""
         super().__init__(
             translation_domain=DOMAIN,
             translation_key=self.key,
@@ -51,21 +56,33 @@ class ModelServerError(HomeAssistantError):
 
 
 class CannotConnect(ModelServerError):
-    """The server does not answer at all."""
+    """There is no connection to the server: it is off, or the address is wrong."""
 
     key = "cannot_connect"
 
 
+class ConnectionRefused(CannotConnect):
+    """The machine answers, but the server does not listen: it may be restarting."""
+
+    is_transient = True
+
+
+class WrongScheme(CannotConnect):
+    """The address begins with https:// and the server speaks HTTP, or vice versa."""
+
+    key = "wrong_scheme"
+
+
 class InvalidAuth(ModelServerError):
-    """The server refuses the API key, or wants one."""
+    """The server refuses the API key or the password, or wants one."""
 
     key = "invalid_auth"
 
 
 class HostRefused(ModelServerError):
-    """The server refuses the name it was addressed by.
+    """The server refuses the host name in the address.
 
-    Ollama bound to loopback answers an empty 403 when the Host header is neither
+    Ollama bound to loopback answers an empty 403 if the Host header is neither
     localhost nor a private address (server/routes.go, allowedHostsMiddleware).
     """
 
@@ -73,15 +90,25 @@ class HostRefused(ModelServerError):
 
 
 class ServerTimedOut(ModelServerError):
-    """The server answered nothing for longer than the idle timeout."""
+    """The server sent nothing, or no end, for longer than the caller waits."""
 
     key = "server_timed_out"
 
 
+class ServerBusy(ModelServerError):
+    """The server answers 503: it is loading its model, or its queue is full.
+
+    It said so until the caller's patience was over.
+    """
+
+    key = "server_busy"
+
+
 class ConnectionLost(ModelServerError):
-    """The server hung up before its answer was complete."""
+    """The server closed the connection before its answer was complete."""
 
     key = "connection_lost"
+    is_transient = True
 
 
 class ModelNotFound(ModelServerError):
@@ -91,7 +118,7 @@ class ModelNotFound(ModelServerError):
 
 
 class RequestRefused(ModelServerError):
-    """The server refuses the request (another 4xx)."""
+    """The server refuses the request, with another 4xx status."""
 
     key = "request_refused"
 
@@ -112,13 +139,13 @@ class MalformedAnswer(ModelServerError):
 
 
 class UnknownServer(ModelServerError):
-    """Something answers there, but it is no model server that we know."""
+    """Something answers there, but no model server that Home Agent knows."""
 
     key = "unknown_server"
 
 
 class NotSupported(ModelServerError):
-    """A server of its kind cannot do what was asked."""
+    """A server of this kind has no such function."""
 
     key = "not_supported"
 

@@ -1,20 +1,29 @@
-"""The class that talks to each kind of server."""
+"""Make the object that talks to a server, of the class for its kind."""
 
+import asyncio
 from dataclasses import replace
+import logging
 from typing import Final
 
 import aiohttp
+from homeassistant.helpers.aiohttp_client import HomeAssistantTCPConnector
+from yarl import URL
 
-from .address import is_cloud
+from .address import are_local_addresses, is_cloud, is_local, shown_host
 from .base import Connection, ModelServer, ServerCapability, ServerKind
 from .detect import detect
 from .docker_model_runner import DockerModelRunner
+from .errors import CannotConnect
 from .llama_cpp import LlamaCppRouter, LlamaCppServer
 from .lm_studio import LMStudioServer
 from .loading import LemonadeServer, LlamaSwapServer, LocalAIServer
 from .ollama import OllamaServer
 from .openai_compatible import CloudServer, OpenAICompatibleServer
 from .own_rules import KoboldCppServer, LiteLLMServer, TabbyAPIServer, VLLMServer
+
+_LOGGER = logging.getLogger(__name__)
+
+RESOLVE_TIMEOUT: Final = 5.0
 
 _CLASSES: Final[dict[ServerKind, type[ModelServer]]] = {
     server.kind: server
@@ -43,9 +52,9 @@ def server_capabilities(kind: ServerKind) -> ServerCapability:
 
 
 def takes_keep_alive(kind: ServerKind) -> bool:
-    """Return whether to offer the setting for a kind of server.
+    """Return whether to offer the setting keep_alive for a kind of server.
 
-    It takes effect, or it is sent to an unknown server that may understand it.
+    It takes effect there, or it is sent to an unknown server that may understand it.
     """
     return (
         kind is ServerKind.OPENAI_COMPATIBLE
@@ -53,17 +62,63 @@ def takes_keep_alive(kind: ServerKind) -> bool:
     )
 
 
+def is_declaration_needed(server: ModelServer) -> bool:
+    """Return whether only the user can say that a server is their own.
+
+    So it is for a server at a public address, of a kind that anybody may offer to
+    others. Until the user says so, it gets only requests that the user made.
+    """
+    return _may_belong_to_others(server.kind) and not server.connection.is_local
+
+
 async def connect(
     session: aiohttp.ClientSession, connection: Connection
 ) -> ModelServer:
-    """Return the server of a connection, found out where its kind is not known.
+    """Return the object that talks to the server of a connection.
 
-    A known cloud is one whatever kind is stored. Raise a ModelServerError if
-    the kind cannot be found out.
+    A kind that is None is found out by requests. A known cloud is one whatever kind
+    is stored. Raise a ModelServerError if the kind cannot be found out, or if the
+    name of a server cannot be resolved of which that must be known.
     """
     if is_cloud(connection.url):
         connection = replace(connection, kind=ServerKind.CLOUD)
     if (kind := connection.kind) is None:
-        kind = (await detect(session, connection)).kind
-        connection = replace(connection, kind=kind)
+        detected = await detect(session, connection)
+        kind = detected.kind
+        connection = replace(connection, kind=kind, api_base=detected.api_base)
+    if _may_belong_to_others(kind):
+        is_near = await _async_is_local(session, connection.url)
+        connection = replace(connection, is_local=is_near)
     return _CLASSES[kind](session, connection)
+
+
+def _may_belong_to_others(kind: ServerKind) -> bool:
+    """Return whether somebody else may run a server of a kind, and charge for it."""
+    capabilities = server_capabilities(kind)
+    return (
+        ServerCapability.WARM in capabilities
+        and ServerCapability.KEEP_ALIVE not in capabilities
+    )
+
+
+async def _async_is_local(session: aiohttp.ClientSession, url: str) -> bool:
+    """Return whether an address is in the user's own network.
+
+    The session resolves a name; it must be one of Home Assistant's. All addresses of
+    the name must be in that network. Raise CannotConnect if it cannot be resolved.
+    """
+    if (known := is_local(url)) is not None:
+        return known
+    connector = session.connector
+    if not isinstance(connector, HomeAssistantTCPConnector):
+        return False
+    try:
+        async with asyncio.timeout(RESOLVE_TIMEOUT):
+            found = await connector.async_resolve_host(URL(url).raw_host or "")
+    except OSError as err:
+        raise CannotConnect(shown_host(url), "the name cannot be resolved") from err
+    result = are_local_addresses([item["host"] for item in found])
+    _LOGGER.debug(
+        "%s is at %s address", shown_host(url), "a private" if result else "a public"
+    )
+    return result

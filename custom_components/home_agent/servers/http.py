@@ -1,37 +1,60 @@
-"""HTTP with a model server: timeouts, lines of a stream, one error translator."""
+"""HTTP with a model server: bounds on every wait, and one translator of failures."""
 
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager, suppress
+import logging
 from typing import Any, Final
 
 import aiohttp
+from aiohttp.http_exceptions import HttpProcessingError
+from homeassistant.helpers.aiohttp_client import SSRFRedirectError
 from homeassistant.helpers.json import json_bytes
 from homeassistant.util.json import JSON_DECODE_EXCEPTIONS, json_loads
 
-from .address import shown_host
+from .address import shown_host, split_credentials
 from .errors import (
     CannotConnect,
     ConnectionLost,
-    HostRefused,
-    InvalidAuth,
-    ModelNotFound,
+    ConnectionRefused,
+    MalformedAnswer,
     ModelServerError,
     PromptTooLong,
-    RequestRefused,
     ServerTimedOut,
+    UnknownServer,
+    WrongScheme,
     is_prompt_too_long,
 )
+from .lines import LineSplitter, LineTooLong
+from .redaction import Redactor
+from .refusals import refusal, seconds_until_ready
+
+_LOGGER = logging.getLogger(__name__)
 
 CONNECT_TIMEOUT: Final = 10.0
 # For requests that need no model: lists, versions.
 SHORT_TIMEOUT: Final = 10.0
+# A server may send signs of life for hours, such as pings or blank lines, and no
+# answer. They prolong a wait to so many idle timeouts at most.
+SIGNS_OF_LIFE: Final = 3
+# Seconds that the end of an answer may take after its last line. It usually comes
+# along with it, and the connection can then be used for the next request.
+_END_TIMEOUT: Final = 0.1
+_MAX_LINE: Final = 32 * 2**20
+# What OpenSSL, from 1.1 to 3.5, calls an answer that is no TLS.
+_NO_TLS: Final = (
+    "HTTP_REQUEST",
+    "PACKET_LENGTH_TOO_LONG",
+    "RECORD_LAYER_FAILURE",
+    "WRONG_VERSION_NUMBER",
+)
 # Some servers send a whole page, or the request, back with an error.
+_MAX_ERROR_BODY: Final = 64 * 2**10
 _MAX_DETAIL: Final = 4000
-_SHORTEST_SECRET: Final = 3
 
 
 class HttpClient:
-    """Sends requests to one server and turns every failure into one of ours."""
+    """Sends requests to one server. Only a ModelServerError leaves it."""
 
     def __init__(
         self,
@@ -42,24 +65,21 @@ class HttpClient:
     ) -> None:
         """Talk to the server at url.
 
-        headers go with every request and are kept out of every error.
-        idle_timeout is in seconds: to the first byte of an answer, and from one
-        byte to the next. There is no limit on the whole.
+        headers go with every request. Their secrets, and a password in url, are
+        removed from every error.
+        idle_timeout is in seconds, and holds for each wait of a request: until its
+        body is written and the answer begins, and from one byte of the answer to
+        the next.
         """
         self._session = session
         self._headers = headers
-        self._secrets = [
-            secret
-            for value in headers.values()
-            for secret in (value, value.removeprefix("Bearer "))
-            # A header such as "X-Version: 1" would blot out every 1.
-            if len(secret) > _SHORTEST_SECRET
-        ]
+        _, credentials = split_credentials(url)
+        self._redactor = Redactor(credentials, headers)
         self._idle_timeout = idle_timeout
         self.host = shown_host(url)
 
     async def get(self, url: str, timeout: float = SHORT_TIMEOUT) -> Any:
-        """Return the JSON at url."""
+        """Return the JSON at url, None if the answer is empty."""
         async with self.request("GET", url, timeout=timeout) as response:
             return await self.read_json(response)
 
@@ -71,7 +91,7 @@ class HttpClient:
         timeout: float | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> Any:
-        """Send JSON and return the JSON of the answer."""
+        """Send JSON and return the JSON of the answer, None if that is empty."""
         async with self.request(
             "POST", url, body, timeout=timeout, headers=headers
         ) as response:
@@ -80,13 +100,33 @@ class HttpClient:
     async def post_lines(
         self, url: str, body: Mapping[str, Any]
     ) -> AsyncGenerator[bytes]:
-        """Send JSON and yield the lines of the answer as they come in.
+        """Send JSON and yield the lines of the answer that are not blank.
 
-        Closing the generator hangs up, which ends the work on the server.
+        Comments of server-sent events (":ping") are yielded, but they are no
+        progress: an answer of nothing else ends with a ServerTimedOut. Closing the
+        generator closes the connection, which ends the work on the server.
         """
-        async with self.request("POST", url, body) as response:
-            async for line in _lines(response.content):
-                yield line
+        idle = self._idle_timeout
+        splitter = LineSplitter(_MAX_LINE)
+        async with self._exchange("POST", url, body, idle, {}) as response:
+            clock = asyncio.get_running_loop().time
+            deadline = clock() + SIGNS_OF_LIFE * idle
+            try:
+                # The bound is set around each wait, not around the whole: it must
+                # not strike while the caller works on a line.
+                while chunk := await self._read(response, deadline):
+                    for line in splitter.feed(chunk):
+                        if not line.startswith(b":"):
+                            deadline = clock() + SIGNS_OF_LIFE * idle
+                        yield line
+                if line := splitter.finish():
+                    yield line
+            except LineTooLong as err:
+                detail = f"a line has more than {_MAX_LINE} bytes"
+                raise MalformedAnswer(self.host, detail) from err
+            except GeneratorExit:
+                await self._finish(response)
+                raise
 
     @asynccontextmanager
     async def request(
@@ -100,145 +140,195 @@ class HttpClient:
     ) -> AsyncIterator[aiohttp.ClientResponse]:
         """Send a request; raise a ModelServerError for every way it can fail.
 
-        timeout, in seconds, takes the place of the idle timeout; headers go
-        with this request beside those of all.
+        timeout, in seconds, takes the place of the idle timeout; headers go with
+        this request in addition to those of all. The whole takes SIGNS_OF_LIFE
+        timeouts at most. A POST request that the server is not ready for (status
+        503) is sent again until timeout is over; after any other failure it is not.
         """
         idle = self._idle_timeout if timeout is None else timeout
-        more = headers or {}
-        try:
-            async with await self._send(method, url, body, idle, more) as response:
-                if response.status >= 300:
-                    raise await self._refusal(response)
+        with self._translated(idle):
+            async with (
+                asyncio.timeout(SIGNS_OF_LIFE * idle),
+                self._exchange(method, url, body, idle, headers or {}) as response,
+            ):
                 yield response
-        except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as err:
-            raise CannotConnect(self.host, self._redact(str(err))) from err
-        except TimeoutError as err:
-            raise ServerTimedOut(self.host, f"no answer for {idle:g} s") from err
-        except aiohttp.InvalidURL as err:
-            raise CannotConnect(self.host, "not an address") from err
-        except ValueError as err:
-            # A password in the address and a key: both want the same header.
-            raise CannotConnect(self.host, self._redact(str(err))) from err
-        except (aiohttp.ClientError, OSError) as err:
-            detail = self._redact(str(err) or type(err).__name__)
-            raise ConnectionLost(self.host, detail) from err
 
-    async def _send(
+    async def read_json(self, response: aiohttp.ClientResponse) -> Any:
+        """Return the whole answer as JSON, None if it is empty."""
+        with self._translated(self._idle_timeout):
+            body = await response.content.read()
+        try:
+            return json_loads(body) if body.strip() else None
+        except JSON_DECODE_EXCEPTIONS as err:
+            raise MalformedAnswer(
+                self.host, "the answer is not JSON", status=response.status
+            ) from err
+
+    def error(self, detail: str) -> ModelServerError:
+        """Return the error that a server reported inside an answer."""
+        kind = PromptTooLong if is_prompt_too_long(detail) else ModelServerError
+        return kind(self.host, self._redacted(detail))
+
+    @asynccontextmanager
+    async def _exchange(
         self,
         method: str,
         url: str,
         body: Mapping[str, Any] | None,
         idle: float,
         headers: Mapping[str, str],
+    ) -> AsyncIterator[aiohttp.ClientResponse]:
+        """Send a request, and again while the server is not ready for it."""
+        headers = {"Content-Type": "application/json", **self._headers, **headers}
+        data = None if body is None else _json_body(body)
+        clock = asyncio.get_running_loop().time
+        patience = clock() + idle
+        while True:
+            response = await self._send(method, url, data, idle, headers)
+            async with response:
+                if response.status < 300:
+                    yield response
+                    return
+                text = await self._error_body(response)
+            error = refusal(self.host, url, response, text, self._redacted)
+            pause = seconds_until_ready(response, error)
+            if method != "POST" or pause is None or clock() + pause > patience:
+                raise error
+            _LOGGER.debug("Sending again in %.1f s: %s", pause, error.log_text)
+            await asyncio.sleep(pause)
+
+    async def _send(
+        self,
+        method: str,
+        url: str,
+        data: bytes | None,
+        idle: float,
+        headers: Mapping[str, str],
     ) -> aiohttp.ClientResponse:
         """Return the head of an answer.
 
-        A connection that was kept may be closed by the server in the moment it is
-        used again: llama.cpp does so after each stream. Such a request was not
-        read, and is sent once more.
+        A kept connection that the server has closed must not be used: the request
+        would be lost, and a POST request is not sent twice. llama.cpp closes after
+        each stream. The event loop learns of it before its second turn from here.
         """
-
-        async def send() -> aiohttp.ClientResponse:
-            return await self._session.request(
-                method,
-                url,
-                data=None if body is None else json_bytes(body),
-                headers={
-                    "Content-Type": "application/json",
-                    **self._headers,
-                    **headers,
-                },
-                timeout=aiohttp.ClientTimeout(
-                    total=None, sock_connect=CONNECT_TIMEOUT, sock_read=idle
-                ),
-                # A redirect would take the key to another server.
-                allow_redirects=False,
-            )
-
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
         try:
-            return await send()
-        except aiohttp.ServerDisconnectedError:
-            return await send()
+            # aiohttp itself does not bound the time to write a body.
+            with self._translated(idle):
+                async with asyncio.timeout(CONNECT_TIMEOUT + idle):
+                    return await self._session.request(
+                        method,
+                        url,
+                        data=data,
+                        headers=headers,
+                        timeout=aiohttp.ClientTimeout(
+                            total=None, connect=CONNECT_TIMEOUT, sock_read=idle
+                        ),
+                        # A redirect would take the key to another server.
+                        allow_redirects=False,
+                    )
+        except ValueError as err:
+            # A line break in a header, for example.
+            raise CannotConnect(self.host, self._redacted(str(err))) from err
 
-    def error(self, detail: str) -> ModelServerError:
-        """Return the error that a server reported inside an answer."""
-        kind = PromptTooLong if is_prompt_too_long(detail) else ModelServerError
-        return kind(self.host, self._redact(detail))
+    async def _read(self, response: aiohttp.ClientResponse, deadline: float) -> bytes:
+        """Return the next bytes of an answer, b"" at its end.
 
-    async def read_json(self, response: aiohttp.ClientResponse) -> Any:
-        """Return the whole answer as JSON, None where it is empty."""
+        deadline is a time of the event loop.
+        """
+        with self._translated(self._idle_timeout):
+            async with asyncio.timeout_at(deadline):
+                return await response.content.readany()
+
+    async def _finish(self, response: aiohttp.ClientResponse) -> None:
+        """Keep the connection for the next request if the answer is at its end.
+
+        Otherwise the connection is closed with the response.
+        """
+        with suppress(ModelServerError):
+            clock = asyncio.get_running_loop().time
+            deadline = clock() + _END_TIMEOUT
+            while chunk := await self._read(response, deadline):
+                if chunk.strip():
+                    return
+
+    async def _error_body(self, response: aiohttp.ClientResponse) -> str:
+        """Return the text of an error, as much of it as came."""
+        body = bytearray()
+        deadline = asyncio.get_running_loop().time() + SHORT_TIMEOUT
+        with suppress(ModelServerError):
+            while len(body) < _MAX_ERROR_BODY:
+                if not (chunk := await self._read(response, deadline)):
+                    break
+                body += chunk
+        # Not with the charset of the header, which can be one that fails.
+        return body[:_MAX_ERROR_BODY].decode(errors="replace")
+
+    def _redacted(self, text: str) -> str:
+        """Return a text of the server without secrets, short, in one line."""
+        return self._redactor.redact(text)[:_MAX_DETAIL]
+
+    @contextmanager
+    def _translated(self, idle: float) -> Iterator[None]:
+        """Raise a ModelServerError in place of every exception of a request.
+
+        idle is the timeout that may have passed, in seconds.
+        """
         try:
-            body = await response.read()
-            return json_loads(body) if body.strip() else None
-        except JSON_DECODE_EXCEPTIONS as err:
-            raise ModelServerError(
-                self.host, "the answer is not JSON", status=response.status
-            ) from err
+            yield
+        except (aiohttp.ClientError, HttpProcessingError, OSError) as err:
+            raise self._error_of(err, idle) from err
+        except RuntimeError as err:
+            if not self._session.closed:
+                raise
+            raise CannotConnect(self.host, "Home Assistant is stopping") from err
 
-    async def _refusal(self, response: aiohttp.ClientResponse) -> ModelServerError:
-        """Return the error for an answer with an error status."""
-        status = response.status
-        detail = self._redact(error_text(await response.text(errors="replace")))
-        if status < 400:
-            location = response.headers.get("Location", "")
-            return CannotConnect(
-                self.host, f"redirects to {self._redact(location)}", status=status
-            )
-        if status == 403 and not detail:
-            return HostRefused(self.host, "an empty answer", status=status)
-        if status in (401, 403):
-            return InvalidAuth(self.host, detail, status=status)
-        if status == 404 and "model" in detail.lower():
-            return ModelNotFound(self.host, detail, status=status)
-        kind = RequestRefused if status < 500 else ModelServerError
-        if is_prompt_too_long(detail):
-            kind = PromptTooLong
-        return kind(self.host, detail, status=status)
-
-    def _redact(self, text: str) -> str:
-        """Return a text of the server without our secrets, short, in one line."""
-        for secret in self._secrets:
-            text = text.replace(secret, "***")
-        return " ".join(text.split())[:_MAX_DETAIL]
+    def _error_of(self, err: Exception, idle: float) -> ModelServerError:
+        """Return the error that an exception of aiohttp stands for."""
+        kind: type[ModelServerError] = ConnectionLost
+        detail = self._redacted(str(err) or type(err).__name__)
+        match err:
+            case aiohttp.ClientSSLError():
+                reason = getattr(err.os_error, "reason", None)
+                kind = WrongScheme if reason in _NO_TLS else CannotConnect
+            case aiohttp.ClientConnectorError(os_error=ConnectionError()):
+                kind = ConnectionRefused
+            case aiohttp.ClientConnectorError() | aiohttp.ConnectionTimeoutError():
+                kind = CannotConnect
+            case TimeoutError():
+                kind, detail = ServerTimedOut, f"no answer for {idle:g} s"
+            case SSRFRedirectError():
+                kind, detail = CannotConnect, "redirects to this machine"
+            case aiohttp.InvalidURL() | aiohttp.NonHttpUrlClientError():
+                kind, detail = CannotConnect, "not an address"
+            case aiohttp.ClientResponseError():
+                kind, detail = UnknownServer, f"no HTTP: {detail}"
+        return kind(self.host, detail)
 
 
-async def _lines(content: aiohttp.StreamReader) -> AsyncGenerator[bytes]:
-    """Yield the lines that are not blank.
+def _json_body(body: Mapping[str, Any]) -> bytes:
+    """Return a body as JSON.
 
-    StreamReader's own lines end at 512 KiB with an error that is no ClientError
-    (aiohttp 3.14, LineTooLong).
-    """
-    pieces: list[bytes] = []
-    async for chunk in content.iter_any():
-        *ends, rest = chunk.split(b"\n")
-        for end in ends:
-            if line := b"".join((*pieces, end)).strip():
-                yield line
-            pieces.clear()
-        pieces.append(rest)
-    if line := b"".join(pieces).strip():
-        yield line
-
-
-def error_text(body: str) -> str:
-    """Return the message in the body of an error.
-
-    {"error": "text"} is Ollama's form, {"error": {"message": "text"}} OpenAI's;
-    Gemini puts the latter into a list. Anything else is returned whole.
+    A lone surrogate, half of a character, cannot be sent and becomes "?".
     """
     try:
-        data: Any = json_loads(body)
-    except JSON_DECODE_EXCEPTIONS:
-        return body
-    if isinstance(data, list) and data:
-        data = data[0]
-    if isinstance(data, dict):
-        error = data.get("error")
-        if isinstance(error, dict):
-            field = error.get("param")
-            error = error.get("message")
-            if isinstance(error, str) and isinstance(field, str) and field not in error:
-                error = f"{error} ({field})"
-        if isinstance(error, str):
-            return error
-    return body
+        return json_bytes(body)
+    except TypeError:
+        return json_bytes(_without_surrogates(body))
+
+
+def _without_surrogates(value: Any) -> Any:
+    """Return a value with "?" for each lone surrogate in its texts."""
+    match value:
+        case str():
+            return value.encode(errors="replace").decode()
+        case Mapping():
+            return {
+                _without_surrogates(key): _without_surrogates(item)
+                for key, item in value.items()
+            }
+        case list() | tuple():
+            return [_without_surrogates(item) for item in value]
+        case _:
+            return value

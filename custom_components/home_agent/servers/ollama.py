@@ -74,9 +74,9 @@ class OllamaServer(ModelServer):
         self._files: dict[str, str | None] = {}
 
     @override
-    def may_send_keep_alive(self, model: str) -> bool:
-        """Return whether requests for the model may carry a keep_alive."""
-        return super().may_send_keep_alive(model) and not is_cloud_model(model)
+    def is_own(self, model: str) -> bool:
+        """Return whether a model runs on the user's own machine."""
+        return super().is_own(model) and not is_cloud_model(model)
 
     @override
     async def chat_stream(self, request: ChatRequest) -> AsyncGenerator[ChatDelta]:

@@ -15,7 +15,7 @@ from typing import Final, override
 import aiohttp
 
 from ..keep_alive import KeepAlive
-from .address import is_cloud, openai_base
+from .address import is_cloud
 from .answers import Answer, checked_answer
 from .base import (
     LOAD_TIMEOUT,
@@ -229,7 +229,7 @@ class OpenAICompatibleServer(ModelServer):
 
     def _url(self, endpoint: str) -> str:
         """Return the address of an endpoint."""
-        return f"{openai_base(self.connection.url)}/{endpoint}"
+        return f"{self.connection.openai_base}/{endpoint}"
 
     async def _models_answer(self) -> Answer:
         """Return the list of models; Together AI sends it without an object."""
@@ -382,8 +382,8 @@ class CloudServer(OpenAICompatibleServer):
     capabilities = ServerCapability.NONE
 
     @override
-    def may_send_keep_alive(self, model: str) -> bool:
-        """Return False: clouds refuse the field or have no use for it."""
+    def is_own(self, model: str) -> bool:
+        """Return False: a request costs money, and the cloud may refuse the field."""
         return False
 
     @override

@@ -10,7 +10,7 @@ from homeassistant.core import callback
 
 from ...const import DEFAULT_NUM_CTX
 from ...model.role import Role
-from ...servers.address import server_root
+from ...servers.address import server_id
 from ...servers.base import ServerKind
 from ..state import ModelResidency
 from .issues import clear_issue, raise_issue
@@ -60,9 +60,9 @@ class NumCtxCheck:
     def _core_sizes(self) -> Iterator[tuple[str, int]]:
         """Yield title and size of each user in Home Assistant's Ollama integration."""
         residency = self._residency
-        root = server_root(residency.coordinator.connection.url)
+        root = server_id(residency.coordinator.connection.url)
         for entry in residency.hass.config_entries.async_entries(_CORE_OLLAMA):
-            if server_root(str(entry.data.get("url", "")).rstrip("/")) != root:
+            if server_id(str(entry.data.get("url", ""))) != root:
                 continue
             for subentry in entry.subentries.values():
                 if subentry.data.get("model") == residency.role.model:
