@@ -6,7 +6,8 @@ from typing import Final
 
 from .answers import Answer, checked_answer, parse_json
 from .errors import ConnectionLost, MalformedAnswer, ServerTimedOut
-from .http import HttpClient, error_text
+from .http import HttpClient
+from .refusals import error_text
 
 # How long the figures and the end mark may take after the last word.
 END_SECONDS: Final = 2.0
