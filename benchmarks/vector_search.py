@@ -8,6 +8,7 @@ for all sizes; a store holds more than 64 MiB compactly. What a compact table fi
 compared with what an exact one does.
 """
 
+from collections.abc import Callable
 from functools import partial
 from statistics import median
 import time
@@ -26,10 +27,12 @@ DIMENSIONS = (384, 768)
 ROUNDS = 40
 
 
-def milliseconds(function: object, *args: object) -> float:
+def milliseconds[**P](
+    function: Callable[P, object], *args: P.args, **kwargs: P.kwargs
+) -> float:
     """Return how long a call takes."""
     started = time.perf_counter()
-    function(*args)  # type: ignore[operator]
+    function(*args, **kwargs)
     return 1000 * (time.perf_counter() - started)
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from homeassistant.components import conversation
 from homeassistant.components.homeassistant.exposed_entities import async_expose_entity
-from homeassistant.config_entries import ConfigSubentryData
+from homeassistant.config_entries import ConfigSubentryData, ConfigSubentryDataWithId
 from homeassistant.core import Context, HomeAssistant
 from homeassistant.helpers import (
     area_registry as ar,
@@ -124,7 +124,7 @@ def make_entry(home: HomeAssistant) -> MakeEntry:
         embedding: dict[str, Any] | None = None,
         **data: Any,
     ) -> MockConfigEntry:
-        subentries = []
+        subentries: list[ConfigSubentryData | ConfigSubentryDataWithId] = []
         if external_llm is not None:
             external_llm = {"external_llm_warm_up": False, **external_llm}
             external = subentry(SUBENTRY_EXTERNAL_LLM, external_llm)
@@ -170,6 +170,15 @@ async def say(
     return await conversation.async_converse(
         hass, text, conversation_id, Context(), language="en", agent_id=agent_id
     )
+
+
+async def call_action(hass: HomeAssistant, action: str, **data: Any) -> dict[str, Any]:
+    """Call an action of Home Agent and return its response."""
+    response = await hass.services.async_call(
+        DOMAIN, action, data, blocking=True, return_response=True
+    )
+    assert isinstance(response, dict)
+    return response
 
 
 def speech(result: conversation.ConversationResult) -> str:

@@ -1,6 +1,6 @@
 """The agent, made from a mapping alone and in a conversation."""
 
-from typing import Any
+from typing import Any, override
 
 from homeassistant.components import conversation
 from homeassistant.components.conversation import UserContent
@@ -115,6 +115,7 @@ async def test_each_option_on_ollama(
     """What is set is sent, and what is not set is left to the server."""
     agent = HomeAgent(hass, config(ollama.url, **option) | {"llm_model": "qwen3:8b"})
     await stream(agent)
+    body: Any
     (body,) = ollama.sent("/api/chat")
     for key in path:
         body = body.get(key)
@@ -275,6 +276,16 @@ async def test_several_llm_apis(
 
         name = "weather__forecast"
         integration = "weather"
+
+        @override
+        async def async_call(
+            self,
+            hass: HomeAssistant,
+            tool_input: llm.ToolInput,
+            llm_context: llm.LLMContext,
+        ) -> llm.ToolResult:
+            """Return the weather."""
+            return llm.ToolResult(data={"weather": "sunny"})
 
     class WeatherAPI(llm.API):
         """An API of somebody else."""

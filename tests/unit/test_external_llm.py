@@ -1,7 +1,9 @@
 """The external LLM: what it is sent, what it is not, and what comes back."""
 
+from types import MappingProxyType
 from typing import Any
 
+from homeassistant.config_entries import ConfigSubentry
 from homeassistant.core import HomeAssistant
 from homeassistant.helpers import llm
 import pytest
@@ -9,7 +11,7 @@ import voluptuous as vol
 
 from custom_components.home_agent.servers.errors import ModelServerError
 from custom_components.home_agent.tools.external_llm import ExternalLLMTool
-from tests.conftest import MakeEntry, say, speech, subentry
+from tests.conftest import MakeEntry, say, speech
 from tests.servers import OllamaStandIn, OpenAIStandIn, Reply, ToolUse
 from tests.servers.stand_in import Fault
 
@@ -79,6 +81,7 @@ async def test_each_option(
     """Every setting is its own, and is sent."""
     tool = ExternalLLMTool(hass, config(ollama.url, **option))
     await tool._execute("Hello")
+    found: Any
     (found,) = ollama.sent("/api/chat")
     for key in path:
         found = found.get(key) if isinstance(found, dict) else found[key]
@@ -137,7 +140,7 @@ async def test_off_by_default(
 ) -> None:
     """An agent has the tool only if the user chose it for this agent."""
     external = {"external_llm_model": "llama3.2:70b"}
-    chosen_none = {"external_llms": []}
+    chosen_none: dict[str, list[str]] = {"external_llms": []}
     await make_entry(ollama.url, conversation=chosen_none, external_llm=external)
     await say(home, "Hello")
     names = [t["function"]["name"] for t in ollama.sent("/api/chat")[0]["tools"]]
@@ -187,14 +190,17 @@ async def test_several_external_llms(
     ]
 
 
-def new(title: str, key: str, data: Any, kind: str = "external_llm") -> Any:
+def new(
+    title: str, key: str, data: dict[str, Any], kind: str = "external_llm"
+) -> ConfigSubentry:
     """Return a subentry with a known id."""
-    from types import MappingProxyType
-
-    from homeassistant.config_entries import ConfigSubentry
-
-    fields = subentry(kind, MappingProxyType(data), title)  # type: ignore[arg-type]
-    return ConfigSubentry(subentry_id=key, **fields)  # type: ignore[arg-type]
+    return ConfigSubentry(
+        data=MappingProxyType(data),
+        subentry_id=key,
+        subentry_type=kind,
+        title=title,
+        unique_id=None,
+    )
 
 
 @pytest.mark.parametrize(

@@ -26,7 +26,7 @@ from custom_components.home_agent.const import DOMAIN
 from custom_components.home_agent.vector_db_manager import VectorDBManager
 from custom_components.home_agent.vector_store.engine import index_path
 from custom_components.home_agent.vector_store.sqlite import SqliteVectorStore
-from tests.conftest import MakeEntry, say, speech
+from tests.conftest import MakeEntry, call_action, say, speech
 from tests.servers import ManualClock, OllamaStandIn, OpenAIStandIn, Reply, ToolUse
 from tests.servers.stand_in import Fault
 
@@ -105,17 +105,17 @@ async def index_now(hass: HomeAssistant, freezer: FrozenDateTimeFactory) -> None
     await let_pass(hass, freezer, seconds=6)
 
 
+async def stored_texts(manager: VectorDBManager) -> dict[str, str]:
+    """Return the texts that an open index holds, by entity."""
+    assert manager._index is not None
+    return await manager._index.store.texts()
+
+
 async def search(hass: HomeAssistant, query: str, **more: Any) -> list[dict[str, Any]]:
     """Return what the action finds."""
-    response = await hass.services.async_call(
-        "home_agent",
-        "search_entities",
-        {"query": query, **more},
-        blocking=True,
-        return_response=True,
-    )
-    assert response is not None
-    return response["entities"]  # type: ignore[return-value]
+    response = await call_action(hass, "search_entities", query=query, **more)
+    entities: list[dict[str, Any]] = response["entities"]
+    return entities
 
 
 def embedded(server: OllamaStandIn) -> list[str]:
@@ -423,11 +423,9 @@ async def test_reindex(
         await reindex(home, config_entry_id=without.entry_id)
 
 
-async def reindex(hass: HomeAssistant, **data: Any) -> Any:
+async def reindex(hass: HomeAssistant, **data: Any) -> dict[str, Any]:
     """Return what the action answers."""
-    return await hass.services.async_call(
-        DOMAIN, "reindex", data, blocking=True, return_response=True
-    )
+    return await call_action(hass, "reindex", **data)
 
 
 async def test_a_conversation_goes_first(
@@ -503,7 +501,7 @@ async def test_hidden_while_it_is_embedded(
     async_expose_entity(home, conversation.DOMAIN, "light.reading_lamp", False)
     ollama.release()
     await syncing
-    stored = await manager._index.store.texts()
+    stored = await stored_texts(manager)
     assert len(stored) == 3
     assert "light.reading_lamp" not in stored
 
@@ -520,7 +518,7 @@ async def test_an_index_that_is_opened_while_a_backup_is_made(
     for _ in range(2000):
         await asyncio.sleep(0)
     assert ollama.sent("/api/embed")
-    assert await manager._index.store.texts() == {}
+    assert await stored_texts(manager) == {}
     await backup.async_post_backup(home)
     await syncing
-    assert len(await manager._index.store.texts()) == 4
+    assert len(await stored_texts(manager)) == 4

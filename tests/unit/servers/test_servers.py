@@ -398,7 +398,7 @@ async def test_two_names_of_one_file(hass: HomeAssistant) -> None:
         server = await server_of(hass, stand_in)
         await server.load(LoadRequest(model="a", keep_alive=FIVE_MINUTES))
         await server.load(LoadRequest(model="b", keep_alive=FIVE_MINUTES))
-        (loaded,) = await server.loaded_models() or ()
+        (loaded,) = await server.loaded_models() or []
         assert loaded.name == "a"
         assert server.is_model("a", loaded)
         # Known from the next look on, and then without another request.
@@ -406,7 +406,7 @@ async def test_two_names_of_one_file(hass: HomeAssistant) -> None:
         assert not server.is_model("c", loaded)
         assert not server.is_model("gone", loaded)
         for _ in range(2):
-            (loaded,) = await server.loaded_models() or ()
+            (loaded,) = await server.loaded_models() or []
             assert server.is_model("b", loaded)
             assert not server.is_model("c", loaded)
         assert len(stand_in.sent("/api/show")) == 4
@@ -419,7 +419,7 @@ async def test_a_server_whose_clock_is_wrong(
     clock.advance(-3 * 3600)
     server = await server_of(hass, ollama)
     await server.load(LoadRequest(model="llama3.2:3b", keep_alive=FIVE_MINUTES))
-    (model,) = await server.loaded_models() or ()
+    (model,) = await server.loaded_models() or []
     assert model.expires_at
     left = model.expires_at - dt_util.utcnow()
     assert abs(left - timedelta(minutes=5)) < timedelta(seconds=5)
@@ -427,7 +427,7 @@ async def test_a_server_whose_clock_is_wrong(
     resident = ollama.loaded("llama3.2:3b")
     assert resident
     resident.expires_at -= 600
-    (model,) = await server.loaded_models() or ()
+    (model,) = await server.loaded_models() or []
     assert model.is_busy
 
 
@@ -504,9 +504,9 @@ async def test_capabilities(hass: HomeAssistant) -> None:
         async with OllamaStandIn(version=version) as stand_in:
             models = await (await server_of(hass, stand_in)).list_models()
         named = {model.name: model for model in models}
-        assert named["nomic-embed-text:latest"].capabilities == {
-            ModelCapability.EMBEDDING
-        }
+        assert named["nomic-embed-text:latest"].capabilities == frozenset(
+            {ModelCapability.EMBEDDING}
+        )
         assert named["qwen3:8b"].may(ModelCapability.THINKING)
         assert not named["qwen3:8b"].may(ModelCapability.VISION)
         shows = len(stand_in.sent("/api/show"))
