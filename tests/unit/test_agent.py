@@ -1,5 +1,7 @@
 """The agent, made from a mapping alone and in a conversation."""
 
+import asyncio
+from inspect import signature
 from typing import Any, override
 
 from homeassistant.components import conversation
@@ -8,7 +10,7 @@ from homeassistant.components.conversation.chat_log import (
     DATA_CHAT_LOGS,
     async_get_chat_log,
 )
-from homeassistant.core import HomeAssistant
+from homeassistant.core import Context, HomeAssistant
 from homeassistant.exceptions import HomeAssistantError
 from homeassistant.helpers import chat_session, llm
 import pytest
@@ -398,10 +400,6 @@ async def test_images(home: HomeAssistant, tmp_path: Any, kind: str) -> None:
 
 def context() -> dict[str, Any]:
     """Return the context that Home Assistant 2026.11 wants for a session."""
-    from inspect import signature
-
-    from homeassistant.core import Context
-
     wants = signature(chat_session.async_get_chat_session).parameters
     return {"context": Context()} if "context" in wants else {}
 
@@ -493,8 +491,6 @@ async def test_a_cancelled_turn_hangs_up(
 
 async def asyncio_turn() -> None:
     """Let others run."""
-    import asyncio
-
     await asyncio.sleep(0.01)
 
 

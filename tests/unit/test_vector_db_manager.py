@@ -278,8 +278,6 @@ async def test_unload_during_indexing(
 
 async def let_others_run() -> None:
     """Let others run."""
-    import asyncio
-
     await asyncio.sleep(0)
 
 

@@ -1,6 +1,7 @@
 """Search by two ballots: what is meant, and the words that are said."""
 
 import asyncio
+import sqlite3
 import threading
 from typing import Any
 
@@ -243,8 +244,6 @@ async def test_without_fts5(
     """A SQLite built without it: embeddings go on, and one line says so."""
 
     def broken(_: Any) -> None:
-        import sqlite3
-
         raise sqlite3.OperationalError("no such module: fts5")
 
     await make_entry(ollama.url, embedding={})
