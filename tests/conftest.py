@@ -14,6 +14,7 @@ from homeassistant.helpers import (
     floor_registry as fr,
 )
 from homeassistant.setup import async_setup_component
+from hypothesis import HealthCheck, settings
 import pytest
 from pytest_homeassistant_custom_component.common import MockConfigEntry
 
@@ -29,6 +30,27 @@ from custom_components.home_agent.const import (
 from .servers import ManualClock, OllamaStandIn, OpenAIStandIn
 
 assert custom_components.home_agent
+
+# Property tests draw the same examples in every run, unless
+# --hypothesis-profile=thorough --timeout=0 is given.
+settings.register_profile(
+    "repeatable",
+    max_examples=200,
+    derandomize=True,
+    # Nothing is kept from run to run, so nothing of a run is in the repository.
+    database=None,
+    # A machine that is busy is no failure.
+    deadline=None,
+    # All examples of a test share its Home Assistant and its servers.
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+settings.register_profile(
+    "thorough",
+    settings.get_profile("repeatable"),
+    max_examples=100_000,
+    derandomize=False,
+)
+settings.load_profile("repeatable")
 
 type MakeEntry = Callable[..., Awaitable[MockConfigEntry]]
 
