@@ -32,6 +32,7 @@ from pytest_homeassistant_custom_component.common import (
 
 import custom_components.home_agent
 from tests.servers import OllamaStandIn, Reply, RuleBrain
+from tests.servers.stand_in import StandIn
 
 ENTITIES = 1000
 ROUNDS = 40
@@ -106,9 +107,7 @@ async def measure(hass: HomeAssistant) -> dict[str, dict[str, list[float]]]:
         entered = time.perf_counter()
         return await original(self, user_input, **more)
 
-    import tests.servers.stand_in as server_module  # noqa: PLC0415
-
-    dispatch = server_module.StandIn._dispatch
+    dispatch = StandIn._dispatch
 
     async def dispatched(self: Any, request: Any) -> Any:
         # The head of the request is parsed as soon as its first bytes are there.
@@ -123,7 +122,7 @@ async def measure(hass: HomeAssistant) -> dict[str, dict[str, list[float]]]:
     with ExitStack() as stack:
         for owner, name, replacement in (
             (ConversationEntity, "internal_async_process", process),
-            (server_module.StandIn, "_dispatch", dispatched),
+            (StandIn, "_dispatch", dispatched),
         ):
             stack.enter_context(patch.object(owner, name, replacement))
         async with OllamaStandIn(brain=Quick()) as server:

@@ -89,7 +89,12 @@ def furnish(hass: HomeAssistant, exposed: int = 0) -> dict[str, str]:
             floor = floor or floors.async_create(thing.floor)
             area = areas.async_create(thing.area, floor_id=floor.floor_id)
         ids[thing.key] = _add(
-            hass, thing.domain, thing.device_class, thing.name, area.id, thing.aliases
+            hass,
+            thing.domain,
+            thing.device_class,
+            thing.name,
+            area.id,
+            aliases=thing.aliases,
         )
     devices = list(things())
     for number, (domain, device_class, what) in zip(
@@ -109,8 +114,8 @@ def _add(
     device_class: str | None,
     name: str,
     area_id: str,
-    aliases: tuple[str, ...] = (),
     *,
+    aliases: tuple[str, ...] = (),
     category: bool = False,
 ) -> str:
     """Add an exposed entity; return its id."""

@@ -128,17 +128,25 @@ class Recorder:
         return found
 
 
+def subentry(kind: str, title: str, data: dict[str, Any]) -> ConfigSubentryData:
+    """Return a subentry for add_entry."""
+    return ConfigSubentryData(
+        subentry_type=kind, title=title, data=data, unique_id=None
+    )
+
+
 async def add_entry(
-    hass: HomeAssistant, domain: str, data: dict[str, Any], *subentries: dict[str, Any]
+    hass: HomeAssistant,
+    domain: str,
+    data: dict[str, Any],
+    *subentries: ConfigSubentryData,
 ) -> None:
     """Set up an entry with its subentries."""
     entry = MockConfigEntry(
         domain=domain,
         version=2 if domain == DOMAIN else 1,
         data=data,
-        subentries_data=[
-            ConfigSubentryData(unique_id=None, **subentry) for subentry in subentries
-        ],
+        subentries_data=subentries,
     )
     entry.add_to_hass(hass)
     assert await hass.config_entries.async_setup(entry.entry_id)
@@ -164,8 +172,8 @@ async def ours(hass: HomeAssistant, url: str, embedding_url: str, mode: str) -> 
         hass,
         DOMAIN,
         {"llm_base_url": url},
-        {"subentry_type": "conversation", "title": mode, "data": agent},
-        {"subentry_type": "embedding", "title": "Embedding", "data": embedding},
+        subentry("conversation", mode, agent),
+        subentry("embedding", "Embedding", embedding),
     )
     (entry,) = hass.config_entries.async_entries(DOMAIN)
     (manager,) = entry.runtime_data.vector_db_managers.values()
@@ -185,7 +193,7 @@ async def core(hass: HomeAssistant, url: str) -> None:
         hass,
         "llama_cpp",
         {"base_url": f"{url}/v1", "api_key": "none"},
-        {"subentry_type": "conversation", "title": "core", "data": agent},
+        subentry("conversation", "core", agent),
     )
 
 

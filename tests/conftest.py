@@ -6,7 +6,7 @@ from typing import Any
 
 from homeassistant.components import conversation
 from homeassistant.components.homeassistant.exposed_entities import async_expose_entity
-from homeassistant.config_entries import ConfigSubentryData
+from homeassistant.config_entries import ConfigSubentryData, ConfigSubentryDataWithId
 from homeassistant.core import Context, HomeAssistant
 from homeassistant.helpers import (
     area_registry as ar,
@@ -14,6 +14,7 @@ from homeassistant.helpers import (
     floor_registry as fr,
 )
 from homeassistant.setup import async_setup_component
+from hypothesis import HealthCheck, settings
 import pytest
 from pytest_homeassistant_custom_component.common import MockConfigEntry
 
@@ -29,6 +30,27 @@ from custom_components.home_agent.const import (
 from .servers import ManualClock, OllamaStandIn, OpenAIStandIn
 
 assert custom_components.home_agent
+
+# Property tests draw the same examples in every run, unless
+# --hypothesis-profile=thorough --timeout=0 is given.
+settings.register_profile(
+    "repeatable",
+    max_examples=200,
+    derandomize=True,
+    # Nothing is kept from run to run, so nothing of a run is in the repository.
+    database=None,
+    # A machine that is busy is no failure.
+    deadline=None,
+    # All examples of a test share its Home Assistant and its servers.
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+settings.register_profile(
+    "thorough",
+    settings.get_profile("repeatable"),
+    max_examples=100_000,
+    derandomize=False,
+)
+settings.load_profile("repeatable")
 
 type MakeEntry = Callable[..., Awaitable[MockConfigEntry]]
 
@@ -130,7 +152,7 @@ def make_entry(home: HomeAssistant) -> MakeEntry:
         embedding: dict[str, Any] | None = None,
         **data: Any,
     ) -> MockConfigEntry:
-        subentries = []
+        subentries: list[ConfigSubentryData | ConfigSubentryDataWithId] = []
         if external_llm is not None:
             external_llm = {"external_llm_warm_up": False, **external_llm}
             external = subentry(SUBENTRY_EXTERNAL_LLM, external_llm)
@@ -176,6 +198,15 @@ async def say(
     return await conversation.async_converse(
         hass, text, conversation_id, Context(), language="en", agent_id=agent_id
     )
+
+
+async def call_action(hass: HomeAssistant, action: str, **data: Any) -> dict[str, Any]:
+    """Call an action of Home Agent and return its response."""
+    response = await hass.services.async_call(
+        DOMAIN, action, data, blocking=True, return_response=True
+    )
+    assert isinstance(response, dict)
+    return response
 
 
 def speech(result: conversation.ConversationResult) -> str:

@@ -11,6 +11,4 @@ from homeassistant.components.logger import helpers
 
 # The plugin clears the overwrites of log levels where 2026.10 had them.
 if not hasattr(logger, "_clear_logger_overwrites"):
-    logger._clear_logger_overwrites = (  # type: ignore[attr-defined]
-        helpers._clear_logger_overwrites
-    )
+    vars(logger)["_clear_logger_overwrites"] = helpers._clear_logger_overwrites

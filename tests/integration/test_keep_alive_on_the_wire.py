@@ -17,7 +17,7 @@ from homeassistant.helpers.aiohttp_client import (
 import pytest
 
 from custom_components.home_agent.servers.address import is_cloud
-from tests.conftest import MakeEntry, say, speech
+from tests.conftest import MakeEntry, call_action, say, speech
 from tests.servers import ManualClock, OllamaStandIn, OpenAIStandIn, Reply, ToolUse
 
 PRIMARY, EXTERNAL, EMBEDDING = "llama3.2:3b", "llama3.2:70b", "nomic-embed-text"
@@ -109,13 +109,7 @@ async def use_all_roles(
         ]
     )
     assert speech(await say(hass, "What is six times seven?")) == "It is 42."
-    found = await hass.services.async_call(
-        "home_agent",
-        "search_entities",
-        {"query": "a lamp"},
-        blocking=True,
-        return_response=True,
-    )
+    found = await call_action(hass, "search_entities", query="a lamp")
     assert found["mode"] == "hybrid"
     bodies = [
         item.body
@@ -242,7 +236,7 @@ async def test_no_cloud_gets_a_keep_alive(
     async with server:
         url = f"http://{host}:{server.url.rpartition(':')[2]}"
         assert is_cloud(url)
-        data = {"llm_server_kind": kind} if kind else {}
+        data: dict[str, Any] = {"llm_server_kind": kind} if kind else {}
         sent = await use_all_roles(
             home, make_entry, server, url, "-1", llm_api_key="sk-test", **data
         )

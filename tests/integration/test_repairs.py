@@ -338,12 +338,12 @@ async def test_another_program_sets_another_value(
         resident.seconds = 300
         honored(resident)
 
-    day.server.memory._start_timer = start_timer  # type: ignore[method-assign]
-    for turn in range(4):
-        assert (issue(day.hass, "not_held") is not None) is (turn >= 3)
-        await day.ask()
-        await day.advance(10)
-    day.server.memory._start_timer = honored  # type: ignore[method-assign]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(day.server.memory, "_start_timer", start_timer)
+        for turn in range(4):
+            assert (issue(day.hass, "not_held") is not None) is (turn >= 3)
+            await day.ask()
+            await day.advance(10)
     await day.ask()
     await day.advance(10)
     assert issue(day.hass, "not_held") is None

@@ -19,7 +19,7 @@ from pytest_homeassistant_custom_component.common import (
 )
 
 from custom_components.home_agent.const import DOMAIN
-from tests.conftest import MakeEntry, say
+from tests.conftest import MakeEntry, call_action, say
 from tests.passing_time import PassingTime
 from tests.servers import ManualClock, OllamaStandIn, Reply, ToolUse
 from tests.servers.others import (
@@ -384,14 +384,7 @@ async def test_actions(at_home: Home, make_entry: MakeEntry) -> None:
     entry = await make_entry(at_home.server.url, **roles("-1", "2m", "10m"))
     await at_home.settle()
     device = device_of(hass, entry, EXTERNAL)
-    result = await hass.services.async_call(
-        DOMAIN,
-        "load_model",
-        {"device_id": device, "keep_alive": "1h"},
-        blocking=True,
-        return_response=True,
-    )
-    assert result
+    result = await call_action(hass, "load_model", device_id=device, keep_alive="1h")
     (loaded,) = result["models"]
     assert loaded["model"] == EXTERNAL
     assert loaded["seconds"] >= 0

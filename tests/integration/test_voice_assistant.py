@@ -5,6 +5,7 @@ from collections.abc import AsyncIterable
 from typing import Any, ClassVar, override
 
 from homeassistant.components import stt
+from homeassistant.components.stt.const import DATA_COMPONENT
 from homeassistant.core import HomeAssistant
 from homeassistant.setup import async_setup_component
 import pytest
@@ -107,7 +108,7 @@ class Microphone(stt.SpeechToTextEntity):
 async def microphone(home: HomeAssistant) -> None:
     """Set up speech to text."""
     assert await async_setup_component(home, "stt", {})
-    await home.data[stt.DATA_COMPONENT].async_add_entities([Microphone()])
+    await home.data[DATA_COMPONENT].async_add_entities([Microphone()])
 
 
 @pytest.mark.parametrize("load_ahead", [True, False])

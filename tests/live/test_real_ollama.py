@@ -59,7 +59,7 @@ async def test_keep_alive_holds(
     if seconds == 0:
         await assert_leaves(server)
         return
-    (model,) = await server.loaded_models(()) or ()
+    (model,) = await server.loaded_models(()) or []
     assert model.context_length == 1024
     if seconds is None:
         assert model.is_indefinite
@@ -88,7 +88,7 @@ async def test_sensors_agree(home: HomeAssistant, make_entry: MakeEntry) -> None
     async def agree() -> None:
         await home.async_block_till_done(wait_background_tasks=True)
         await coordinator.async_refresh()
-        models = await server.loaded_models(()) or ()
+        models = await server.loaded_models(()) or []
         state = home.states.get("sensor.agent_residency")
         assert state
         assert state.state == ("loaded" if models else "unloaded")

@@ -1,6 +1,8 @@
 """The agent, made from a mapping alone and in a conversation."""
 
-from typing import Any
+import asyncio
+from inspect import signature
+from typing import Any, override
 
 from homeassistant.components import conversation
 from homeassistant.components.conversation import UserContent
@@ -8,7 +10,7 @@ from homeassistant.components.conversation.chat_log import (
     DATA_CHAT_LOGS,
     async_get_chat_log,
 )
-from homeassistant.core import HomeAssistant
+from homeassistant.core import Context, HomeAssistant
 from homeassistant.exceptions import HomeAssistantError
 from homeassistant.helpers import chat_session, llm
 import pytest
@@ -115,6 +117,7 @@ async def test_each_option_on_ollama(
     """What is set is sent, and what is not set is left to the server."""
     agent = HomeAgent(hass, config(ollama.url, **option) | {"llm_model": "qwen3:8b"})
     await stream(agent)
+    body: Any
     (body,) = ollama.sent("/api/chat")
     for key in path:
         body = body.get(key)
@@ -281,6 +284,16 @@ async def test_several_llm_apis(
         name = "weather__forecast"
         integration = "weather"
 
+        @override
+        async def async_call(
+            self,
+            hass: HomeAssistant,
+            tool_input: llm.ToolInput,
+            llm_context: llm.LLMContext,
+        ) -> llm.ToolResult:
+            """Return the weather."""
+            return llm.ToolResult(data={"weather": "sunny"})
+
     class WeatherAPI(llm.API):
         """An API of somebody else."""
 
@@ -377,10 +390,6 @@ async def test_images(home: HomeAssistant, tmp_path: Any, kind: str) -> None:
 
 def context() -> dict[str, Any]:
     """Return the context that Home Assistant 2026.11 wants for a session."""
-    from inspect import signature
-
-    from homeassistant.core import Context
-
     wants = signature(chat_session.async_get_chat_session).parameters
     return {"context": Context()} if "context" in wants else {}
 
@@ -472,8 +481,6 @@ async def test_a_cancelled_turn_hangs_up(
 
 async def asyncio_turn() -> None:
     """Let others run."""
-    import asyncio
-
     await asyncio.sleep(0.01)
 
 

@@ -95,8 +95,8 @@ def options(form: dict[str, Any], name: str, section: str | None = None) -> list
 @pytest.mark.parametrize(
     "value", ["5m", "1h", "30s", "-1", "0", "1h30m", "0.5h", -1, 0]
 )
-def test_validate_keep_alive_returns_what_is_valid(value: str | int) -> None:
-    """A valid value is returned unchanged."""
+def test_validate_keep_alive_returns_what_is_valid[T: (str, int)](value: T) -> None:
+    """A valid value comes back as it is."""
     assert validate_keep_alive(value) == value
 
 
@@ -502,7 +502,7 @@ async def test_reconfigure_an_entry_whose_server_is_away(
     result = await dialogs.fill_in(llm_base_url=ollama.url, llm_server_kind="automatic")
     assert result["reason"] == "reconfigure_successful"
     await home.async_block_till_done()
-    assert entry.state is ConfigEntryState.LOADED
+    assert home.config_entries.async_loaded_entries(DOMAIN) == [entry]
     assert entry.title == f"Ollama ({ollama.url.removeprefix('http://')})"
 
 
@@ -540,7 +540,7 @@ async def test_a_new_key(home: HomeAssistant, dialogs: Dialogs) -> None:
         assert result["reason"] == "reauth_successful"
         await home.async_block_till_done()
         assert entry.data["llm_api_key"] == "right"
-        assert entry.state is ConfigEntryState.LOADED
+        assert home.config_entries.async_loaded_entries(DOMAIN) == [entry]
 
 
 @pytest.mark.parametrize("role", ["external_llm", "embedding"])

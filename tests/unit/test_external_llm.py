@@ -2,10 +2,11 @@
 
 import gc
 from itertools import pairwise
+from types import MappingProxyType
 from typing import Any
 
 from homeassistant.components import conversation
-from homeassistant.config_entries import SOURCE_REAUTH
+from homeassistant.config_entries import SOURCE_REAUTH, ConfigSubentry
 from homeassistant.core import HomeAssistant
 from homeassistant.helpers import llm
 import pytest
@@ -17,7 +18,7 @@ from custom_components.home_agent.tools.external_llm import (
     ExternalLLMTool,
     _CallCounter,
 )
-from tests.conftest import MakeEntry, say, speech, subentry
+from tests.conftest import MakeEntry, say, speech
 from tests.servers import OllamaStandIn, OpenAIStandIn, Reply, ToolUse
 from tests.servers.stand_in import Fault
 
@@ -87,6 +88,7 @@ async def test_each_option(
     """Every setting of the external LLM is sent, and none of the primary LLM."""
     tool = ExternalLLMTool(hass, config(ollama.url, **option))
     await tool._execute("Hello")
+    found: Any
     (found,) = ollama.sent("/api/chat")
     for key in path:
         found = found.get(key) if isinstance(found, dict) else found[key]
@@ -153,7 +155,7 @@ async def test_off_by_default(
 ) -> None:
     """An agent has the tool only if the user chose it for this agent."""
     external = {"external_llm_model": "llama3.2:70b"}
-    chosen_none = {"external_llms": []}
+    chosen_none: dict[str, list[str]] = {"external_llms": []}
     await make_entry(ollama.url, conversation=chosen_none, external_llm=external)
     await say(home, "Hello")
     names = [t["function"]["name"] for t in ollama.sent("/api/chat")[0]["tools"]]
@@ -203,14 +205,17 @@ async def test_several_external_llms(
     ]
 
 
-def new(title: str, key: str, data: Any, kind: str = "external_llm") -> Any:
+def new(
+    title: str, key: str, data: dict[str, Any], kind: str = "external_llm"
+) -> ConfigSubentry:
     """Return a subentry with a known id."""
-    from types import MappingProxyType
-
-    from homeassistant.config_entries import ConfigSubentry
-
-    fields = subentry(kind, MappingProxyType(data), title)  # type: ignore[arg-type]
-    return ConfigSubentry(subentry_id=key, **fields)  # type: ignore[arg-type]
+    return ConfigSubentry(
+        data=MappingProxyType(data),
+        subentry_id=key,
+        subentry_type=kind,
+        title=title,
+        unique_id=None,
+    )
 
 
 @pytest.mark.parametrize(
@@ -469,4 +474,6 @@ async def test_a_refused_key_asks_for_a_new_one(
         (flow,) = home.config_entries.flow.async_progress()
         assert flow["context"]["source"] == SOURCE_REAUTH
         form = await home.config_entries.flow.async_configure(flow["flow_id"])
-        assert [str(marker.schema) for marker in form["data_schema"].schema] == [field]
+        schema = form["data_schema"]
+        assert schema is not None
+        assert [str(marker.schema) for marker in schema.schema] == [field]

@@ -1,5 +1,7 @@
 """The value of a keep_alive, and what requests to each server carry for it."""
 
+from typing import Any
+
 import pytest
 
 from custom_components.home_agent.const import (
@@ -44,7 +46,7 @@ VALID = [
     # Ollama rounds less than a nanosecond down to 0, too.
     ("0.0000001ms", 0, None, 0),
 ]
-INVALID = [
+INVALID: list[object] = [
     *("5", "300", "-5", "+0", "-0", "1.5", "1e3"),
     *("5x", "5M", "5H", "1d", "1w", "5min", "5us", "5ns"),
     *("", " ", " 5m", "5m ", "5 m", "1h 30m", "m", "-", "+", ".", ".s", "--5m"),
@@ -71,10 +73,10 @@ def test_valid(
 
 
 @pytest.mark.parametrize("written", INVALID)
-def test_invalid(written: object) -> None:
+def test_invalid(written: Any) -> None:
     """Anything else is refused with a message that says what to write instead."""
     with pytest.raises(InvalidKeepAlive, match="30s, 5m or 1h30m"):
-        KeepAlive.parse(written)  # type: ignore[arg-type]
+        KeepAlive.parse(written)
 
 
 @pytest.mark.parametrize(("key", "variable"), KEYS.items())

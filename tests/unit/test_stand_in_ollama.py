@@ -5,6 +5,7 @@ and HOME_AGENT_TEST_MODEL to a small chat model without tools.
 """
 
 from collections.abc import AsyncIterator
+from datetime import datetime
 import json
 import os
 from typing import Any
@@ -139,8 +140,6 @@ async def assert_stays(server: Server, seconds: float) -> None:
 
 def stamp(model: dict[str, Any]) -> float:
     """Return when a model expires, in Unix seconds."""
-    from datetime import datetime
-
     return datetime.fromisoformat(model["expires_at"]).timestamp()
 
 

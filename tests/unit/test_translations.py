@@ -4,6 +4,7 @@ import ast
 import json
 from pathlib import Path
 import re
+import sys
 from typing import Any
 
 import pytest
@@ -261,8 +262,6 @@ def test_manifest() -> None:
 def test_no_blocking_client_library() -> None:
     """Only modules that Home Assistant installs are imported."""
     allowed = {"aiohttp", "homeassistant", "numpy", "probatio", "yarl"}
-    import sys
-
     for path in FOLDER.rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
             modules = []

@@ -27,7 +27,7 @@ from custom_components.home_agent.const import DOMAIN
 from custom_components.home_agent.vector_db_manager import VectorDBManager
 from custom_components.home_agent.vector_store.engine import index_path
 from custom_components.home_agent.vector_store.sqlite import SqliteVectorStore
-from tests.conftest import MakeEntry, say, speech
+from tests.conftest import MakeEntry, call_action, say, speech
 from tests.servers import ManualClock, OllamaStandIn, OpenAIStandIn, Reply, ToolUse
 from tests.servers.stand_in import Fault
 
@@ -106,17 +106,17 @@ async def index_now(hass: HomeAssistant, freezer: FrozenDateTimeFactory) -> None
     await let_pass(hass, freezer, seconds=6)
 
 
+async def stored_texts(manager: VectorDBManager) -> dict[str, str]:
+    """Return the texts that an open index holds, by entity."""
+    assert manager.indexes.current is not None
+    return await manager.indexes.current.store.texts()
+
+
 async def search(hass: HomeAssistant, query: str, **more: Any) -> list[dict[str, Any]]:
     """Return what the action finds."""
-    response = await hass.services.async_call(
-        "home_agent",
-        "search_entities",
-        {"query": query, **more},
-        blocking=True,
-        return_response=True,
-    )
-    assert response is not None
-    return response["entities"]  # type: ignore[return-value]
+    response = await call_action(hass, "search_entities", query=query, **more)
+    entities: list[dict[str, Any]] = response["entities"]
+    return entities
 
 
 def embedded(server: OllamaStandIn) -> list[str]:
@@ -279,8 +279,6 @@ async def test_unload_during_indexing(
 
 async def let_others_run() -> None:
     """Let other tasks run."""
-    import asyncio
-
     await asyncio.sleep(0)
 
 
@@ -424,11 +422,9 @@ async def test_reindex(
         await reindex(home, config_entry_id=without.entry_id)
 
 
-async def reindex(hass: HomeAssistant, **data: Any) -> Any:
+async def reindex(hass: HomeAssistant, **data: Any) -> dict[str, Any]:
     """Return what the action answers."""
-    return await hass.services.async_call(
-        DOMAIN, "reindex", data, blocking=True, return_response=True
-    )
+    return await call_action(hass, "reindex", **data)
 
 
 async def test_a_sync_waits_until_the_server_is_idle(
@@ -504,7 +500,7 @@ async def test_hidden_while_it_is_embedded(
     async_expose_entity(home, conversation.DOMAIN, "light.reading_lamp", False)
     ollama.release()
     await syncing
-    stored = await manager.indexes.current.store.texts()
+    stored = await stored_texts(manager)
     assert len(stored) == 3
     assert "light.reading_lamp" not in stored
 
@@ -521,10 +517,10 @@ async def test_an_index_that_is_opened_while_a_backup_is_made(
     for _ in range(2000):
         await asyncio.sleep(0)
     assert ollama.sent("/api/embed")
-    assert await manager.indexes.current.store.texts() == {}
+    assert await stored_texts(manager) == {}
     await backup.async_post_backup(home)
     await syncing
-    assert len(await manager.indexes.current.store.texts()) == 4
+    assert len(await stored_texts(manager)) == 4
 
 
 @pytest.mark.parametrize(
@@ -547,7 +543,9 @@ async def test_a_refused_key_asks_for_a_new_one(
         await index_now(home, freezer)
     (flow,) = home.config_entries.flow.async_progress()
     form = await home.config_entries.flow.async_configure(flow["flow_id"])
-    assert [str(marker.schema) for marker in form["data_schema"].schema] == [field]
+    schema = form["data_schema"]
+    assert schema is not None
+    assert [str(marker.schema) for marker in schema.schema] == [field]
 
 
 async def test_the_log_says_what_a_sync_does(

@@ -54,6 +54,12 @@ async def serve(hass: HomeAssistant) -> AsyncIterator[Serve]:
 
 # --- Shapes ---------------------------------------------------------------------
 
+
+def values(*each: Any) -> tuple[Any, ...]:
+    """Return values of any types, which a list of them would have to name."""
+    return each
+
+
 SHAPES: list[Any] = [
     "",
     "null",
@@ -64,18 +70,21 @@ SHAPES: list[Any] = [
     "[null]",
     {"error": {"message": "boom"}},
     {"error": "boom"},
-    *({"choices": value} for value in (None, [], {}, "x", [None], [{}], [5])),
-    *({"choices": [{"message": value}]} for value in (None, [], "x", {})),
-    *({"choices": [{"delta": value}]} for value in ([], "x")),
-    *({"message": value, "done": True} for value in (None, [], "x", {})),
+    *({"choices": value} for value in values(None, [], {}, "x", [None], [{}], [5])),
+    *({"choices": [{"message": value}]} for value in values(None, [], "x", {})),
+    *({"choices": [{"delta": value}]} for value in values([], "x")),
+    *({"message": value, "done": True} for value in values(None, [], "x", {})),
     {"message": {"content": 5}, "done": True},
     {"message": {"content": "x"}, "done": "yes"},
     {"choices": [{"message": {"content": 5}}]},
     {"choices": [{"message": {"content": [None]}}]},
     {"choices": [{"message": {"content": "x"}, "finish_reason": 5}]},
     {"choices": [{"message": {"content": "x", "tool_calls": {}}}]},
-    *({"data": value} for value in (None, {}, "x", [None], [{}], [5], [{"id": 5}])),
-    *({"models": value} for value in ({}, "x", [None], [{}], [{"name": 5}])),
+    *(
+        {"data": value}
+        for value in values(None, {}, "x", [None], [{}], [5], [{"id": 5}])
+    ),
+    *({"models": value} for value in values({}, "x", [None], [{}], [{"name": 5}])),
     {"models": [{"name": "m", "model": "m", "expires_at": "tomorrow"}]},
     {"models": [{"name": "m", "expires_at": "2026-01-01T00:00:00"}]},
     {"models": [{"key": "m", "loaded_instances": [None]}]},

@@ -309,7 +309,7 @@ async def test_lines_prolong_a_stream(client: Callable[..., HttpClient]) -> None
 
     async def answer(_: RawServer, writer: asyncio.StreamWriter) -> None:
         writer.write(chunked_head())
-        for _ in range(30):
+        for _number in range(30):
             writer.write(chunk(b": ping\n\ndata: x\n\n"))
             await writer.drain()
             await asyncio.sleep(0.02)

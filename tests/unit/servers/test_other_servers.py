@@ -291,12 +291,12 @@ async def test_llama_cpp_tells_what_it_is_doing(start: Start) -> None:
     """Its one model has any name; it may be loading, or asleep."""
     stand_in = LlamaCppStandIn()
     server = await start(stand_in)
-    (model,) = await server.loaded_models({"whatever"}) or ()
+    (model,) = await server.loaded_models({"whatever"}) or []
     assert model.is_indefinite
     assert model.context_length == 4096
     assert model.names == {"whatever"}
     stand_in.state = "loading"
-    (model,) = await server.loaded_models(()) or ()
+    (model,) = await server.loaded_models(()) or []
     assert model.is_loading
     stand_in.state = "sleeping"
     assert await server.loaded_models(()) == []
@@ -340,10 +340,10 @@ async def test_lemonade_pins_for_ever(start: Start) -> None:
     """So that nothing evicts the model."""
     server = await start(LemonadeStandIn())
     await server.load(LoadRequest(model=CHAT, keep_alive=FIVE_MINUTES))
-    (model,) = await server.loaded_models(()) or ()
+    (model,) = await server.loaded_models(()) or []
     assert not model.is_indefinite
     await server.load(LoadRequest(model=CHAT, keep_alive=FOREVER))
-    (model,) = await server.loaded_models(()) or ()
+    (model,) = await server.loaded_models(()) or []
     assert model.is_indefinite
 
 
@@ -359,11 +359,11 @@ async def test_docker_model_runner_is_configured(start: Start) -> None:
     stand_in.busy = True
     await server.chat(ask())
     assert stand_in.configured == {CHAT: "0"}
-    (model,) = await server.loaded_models(()) or ()
+    (model,) = await server.loaded_models(()) or []
     assert model.is_busy
     stand_in.busy = False
     await server.chat(ask())
-    (model,) = await server.loaded_models(()) or ()
+    (model,) = await server.loaded_models(()) or []
     assert str(model.expires_at) == "2026-11-21 10:05:00+00:00"
     stand_in.loaded.clear()
     await server.load(LoadRequest(model=CHAT, keep_alive=FIVE_MINUTES))

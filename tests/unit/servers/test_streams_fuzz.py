@@ -127,7 +127,7 @@ def openai_stream(text: str, calls: list[Any]) -> bytes:
             for part in (whole[:7], whole[7:])
             if part
         ]
-    events = [{"choices": [{"delta": delta}]} for delta in deltas]
+    events: list[dict[str, Any]] = [{"choices": [{"delta": delta}]} for delta in deltas]
     reason = "tool_calls" if calls else "stop"
     events.append({"choices": [{"delta": {}, "finish_reason": reason}]})
     lines = [f"data: {json.dumps(event, ensure_ascii=False)}" for event in events]
