@@ -63,7 +63,7 @@ def _integration(enable_custom_integrations: None, socket_enabled: None) -> None
 @pytest.fixture(autouse=True)
 def _no_pause_before_a_retry(monkeypatch: pytest.MonkeyPatch) -> None:
     """Repeat a lost request at once: no test sleeps."""
-    monkeypatch.setattr("custom_components.home_agent.model.turn.RETRY_PAUSE", 0.0)
+    monkeypatch.setattr("custom_components.home_agent.servers.retry.RETRY_PAUSE", 0.0)
 
 
 @pytest.fixture

@@ -10,17 +10,14 @@ from homeassistant.config_entries import (
     ConfigFlow,
     ConfigFlowResult,
     ConfigSubentry,
-    ConfigSubentryDataWithId,
     ConfigSubentryFlow,
 )
 from homeassistant.core import callback
 from homeassistant.data_entry_flow import section
 from homeassistant.helpers.aiohttp_client import async_get_clientsession
-from homeassistant.util.ulid import ulid_now
 import probatio as vol
 
 from .const import (
-    CONF_EXTERNAL_LLMS,
     CONF_LLM_API_BASE,
     CONF_LLM_API_KEY,
     CONF_LLM_BASE_URL,
@@ -30,7 +27,6 @@ from .const import (
     CONF_LLM_MODEL,
     CONF_LLM_SERVER_IS_OWN,
     CONF_LLM_SERVER_KIND,
-    CONF_LLM_THINK,
     CONF_SUBENTRY_ID,
     DOMAIN,
     SUBENTRY_CONVERSATION,
@@ -41,7 +37,6 @@ from .dialogs.fields import (
     KIND_AUTOMATIC,
     Fields,
     address_fields,
-    default_think,
     flattened,
     model_fields,
     new_subentry_values,
@@ -50,6 +45,7 @@ from .dialogs.fields import (
     unloading_controlled_by,
     with_sections,
 )
+from .dialogs.new_subentries import OPTIONAL_ROLES, new_subentries
 from .dialogs.role_check import async_check_role, error_field
 from .dialogs.server_address import clean_address
 from .dialogs.subentries import ConversationFlow, EmbeddingFlow, ExternalLLMFlow
@@ -59,16 +55,11 @@ from .servers.address import server_id, shown_host
 from .servers.base import ModelServer, ServerKind, ServerModel
 from .servers.detect import Detected, detect
 from .servers.errors import ModelServerError
-from .servers.factory import connect, is_declaration_needed, takes_keep_alive
+from .servers.factory import connect, is_declaration_needed
 
 _LOGGER = logging.getLogger(__name__)
 
-# The optional roles of the first dialog, each in a section of the form.
-_SECTIONS: Final = {
-    SUBENTRY_EXTERNAL_LLM: Role.EXTERNAL_LLM,
-    SUBENTRY_EMBEDDING: Role.EMBEDDING,
-}
-_ROLES: Final = {SUBENTRY_CONVERSATION: Role.LLM, **_SECTIONS}
+_ROLES: Final = {SUBENTRY_CONVERSATION: Role.LLM, **OPTIONAL_ROLES}
 # The keys that describe the server and are stored with the entry. All other keys
 # are stored with the subentry of a role.
 _ENTRY_KEYS: Final = (
@@ -372,7 +363,7 @@ class HomeAgentConfigFlow(ConfigFlow, domain=DOMAIN):
         fields = model_fields(Role.LLM, self._models, required=True, kind=kind)
         if is_declaration_needed(self._server):
             fields |= own_server_field(Role.LLM)
-        for name, role in _SECTIONS.items():
+        for name, role in OPTIONAL_ROLES.items():
             section_fields = address_fields(role) | model_fields(
                 role, self._models, required=False, kind=None
             )
@@ -383,49 +374,12 @@ class HomeAgentConfigFlow(ConfigFlow, domain=DOMAIN):
 
     def _create_entry(self, config: Mapping[str, Any]) -> ConfigFlowResult:
         """Create the entry and its subentries from a flat configuration."""
-        subentries: list[ConfigSubentryDataWithId] = []
-        for subentry_type, role in _SECTIONS.items():
-            if model := config.get(role.key("model")):
-                data = {k: v for k, v in config.items() if k.startswith(f"{role}_")}
-                kind = role_connection(config, role).kind
-                if kind and not takes_keep_alive(kind):
-                    data.pop(role.key("keep_alive"), None)
-                subentries.append(_subentry(subentry_type, model, data))
-        kind = ServerKind(config[CONF_LLM_SERVER_KIND])
-        agent = {
-            **new_subentry_values(Role.LLM),
-            CONF_LLM_THINK: default_think(Role.LLM, kind),
-            CONF_LLM_MODEL: config[CONF_LLM_MODEL],
-        }
-        if keep_alive := config.get(CONF_LLM_KEEP_ALIVE):
-            agent[CONF_LLM_KEEP_ALIVE] = keep_alive
-        else:
-            del agent[CONF_LLM_KEEP_ALIVE]
-        agent[CONF_EXTERNAL_LLMS] = [
-            subentry["subentry_id"]
-            for subentry in subentries
-            if subentry["subentry_type"] == SUBENTRY_EXTERNAL_LLM
-        ]
-        subentries.append(_subentry(SUBENTRY_CONVERSATION, "Home Agent", agent))
         return self.async_create_entry(
             title=self._title(config),
             data={key: config[key] for key in _ENTRY_KEYS if key in config},
-            subentries=subentries,
+            subentries=new_subentries(config),
         )
 
     def _title(self, data: Mapping[str, Any]) -> str:
         """Return the title of an entry: the name of the server and its host."""
         return f"{self._detected.name} ({shown_host(data[CONF_LLM_BASE_URL])})"
-
-
-def _subentry(
-    subentry_type: str, title: str, data: Mapping[str, Any]
-) -> ConfigSubentryDataWithId:
-    """Return a new subentry, with its id, so that others can refer to it."""
-    return ConfigSubentryDataWithId(
-        subentry_id=ulid_now(),
-        subentry_type=subentry_type,
-        title=title,
-        unique_id=None,
-        data=data,
-    )

@@ -1,15 +1,14 @@
 """Run the requests of one turn: a question, its rounds of tool calls, its answer."""
 
-import asyncio
 from collections.abc import AsyncGenerator, Iterator, Sequence
 from contextlib import aclosing, contextmanager
 import logging
 from types import TracebackType
-from typing import Final, Self
+from typing import Self
 
 from ..keep_alive import KeepAlive
 from ..servers.base import ModelServer
-from ..servers.errors import CannotConnect, ConnectionLost, ModelServerError
+from ..servers.errors import ModelServerError
 from ..servers.messages import (
     ChatAnswer,
     ChatDelta,
@@ -18,15 +17,12 @@ from ..servers.messages import (
     ToolCall,
     text_length,
 )
+from ..servers.retry import async_may_retry
 from .role import ModelRole
 from .turn_record import TurnRecord
 from .use import PromptSized
 
 _LOGGER = logging.getLogger(__name__)
-
-# Seconds before a request is repeated whose connection was refused or lost: a server
-# that restarts needs a moment.
-RETRY_PAUSE: Final = 1.5
 
 
 class Turn:
@@ -89,8 +85,9 @@ class Turn:
             with self._count_request():
                 try:
                     answer = await server.chat(request)
-                except (ConnectionLost, CannotConnect) as err:
-                    await self._async_pause(err)
+                except ModelServerError as err:
+                    if not await async_may_retry(err):
+                        raise
                     answer = await server.chat(request)
             self._after(request, characters, answer)
             return answer
@@ -116,11 +113,10 @@ class Turn:
                                 if delta.stats is not None:
                                     self._after(request, characters, delta)
                                 yield delta
-                    except (ConnectionLost, CannotConnect) as err:
-                        if not may_retry:
+                    except ModelServerError as err:
+                        if not may_retry or not await async_may_retry(err):
                             raise
                         may_retry = False
-                        await self._async_pause(err)
                     else:
                         return
 
@@ -168,16 +164,6 @@ class Turn:
                     err.log_text,
                 )
                 raise
-
-    async def _async_pause(self, err: ModelServerError) -> None:
-        """Wait before a request is repeated."""
-        _LOGGER.debug(
-            "Repeating the request to %s in %.1f s: %s",
-            self._role.model,
-            RETRY_PAUSE,
-            err.log_text,
-        )
-        await asyncio.sleep(RETRY_PAUSE)
 
     def _before(self, server: ModelServer, request: ChatRequest) -> int:
         """Log a request and publish its size; return the characters of its prompt."""

@@ -147,14 +147,17 @@ async def test_closing_a_stream_hangs_up(client: Callable[..., HttpClient]) -> N
 
 
 async def test_one_retry_after_a_pause(
-    pauses: list[float], caplog: pytest.LogCaptureFixture
+    pauses: list[float],
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Where the server may be restarting, and nowhere else."""
     caplog.set_level(logging.DEBUG)
+    # The other tests do without the pause.
+    monkeypatch.setattr(retry, "RETRY_PAUSE", 1.5)
     for error in (ConnectionRefused("host", "why"), ConnectionLost("host", "why")):
         assert await retry.async_may_retry(error)
     assert pauses == [retry.RETRY_PAUSE] * 2
-    assert 1 <= retry.RETRY_PAUSE <= 2
     assert caplog.text.count("Sending the request again in 1.5 s") == 2
     for kind in (CannotConnect, InvalidAuth, ServerTimedOut, ServerBusy, WrongScheme):
         assert not await retry.async_may_retry(kind("host"))

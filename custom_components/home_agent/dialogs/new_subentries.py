@@ -1,0 +1,79 @@
+"""The subentries that the first dialog makes, one for each model."""
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from homeassistant.config_entries import ConfigSubentryDataWithId
+from homeassistant.util.ulid import ulid_now
+
+from ..const import (
+    CONF_EXTERNAL_LLMS,
+    CONF_LLM_KEEP_ALIVE,
+    CONF_LLM_MODEL,
+    CONF_LLM_SERVER_KIND,
+    CONF_LLM_THINK,
+    SUBENTRY_CONVERSATION,
+    SUBENTRY_EMBEDDING,
+    SUBENTRY_EXTERNAL_LLM,
+)
+from ..model.role import Role, role_connection
+from ..servers.base import ServerKind
+from ..servers.factory import takes_keep_alive
+from .fields import default_think, new_subentry_values
+
+# The optional roles of the first dialog, each in a section of the form.
+OPTIONAL_ROLES: Final = {
+    SUBENTRY_EXTERNAL_LLM: Role.EXTERNAL_LLM,
+    SUBENTRY_EMBEDDING: Role.EMBEDDING,
+}
+
+
+def new_subentries(config: Mapping[str, Any]) -> list[ConfigSubentryDataWithId]:
+    """Return the subentries of a flat configuration.
+
+    The conversation agent may ask the external LLM, if there is one.
+    """
+    subentries = [
+        _subentry(subentry_type, model, _role_data(config, role))
+        for subentry_type, role in OPTIONAL_ROLES.items()
+        if (model := config.get(role.key("model")))
+    ]
+    agent = {
+        **new_subentry_values(Role.LLM),
+        CONF_LLM_THINK: default_think(
+            Role.LLM, ServerKind(config[CONF_LLM_SERVER_KIND])
+        ),
+        CONF_LLM_MODEL: config[CONF_LLM_MODEL],
+    }
+    if keep_alive := config.get(CONF_LLM_KEEP_ALIVE):
+        agent[CONF_LLM_KEEP_ALIVE] = keep_alive
+    else:
+        del agent[CONF_LLM_KEEP_ALIVE]
+    agent[CONF_EXTERNAL_LLMS] = [
+        subentry["subentry_id"]
+        for subentry in subentries
+        if subentry["subentry_type"] == SUBENTRY_EXTERNAL_LLM
+    ]
+    return [*subentries, _subentry(SUBENTRY_CONVERSATION, "Home Agent", agent)]
+
+
+def _role_data(config: Mapping[str, Any], role: Role) -> dict[str, Any]:
+    """Return the data of a role, without a keep_alive that its server ignores."""
+    data = {key: value for key, value in config.items() if key.startswith(f"{role}_")}
+    kind = role_connection(config, role).kind
+    if kind and not takes_keep_alive(kind):
+        data.pop(role.key("keep_alive"), None)
+    return data
+
+
+def _subentry(
+    subentry_type: str, title: str, data: Mapping[str, Any]
+) -> ConfigSubentryDataWithId:
+    """Return a new subentry, with its id, so that others can refer to it."""
+    return ConfigSubentryDataWithId(
+        subentry_id=ulid_now(),
+        subentry_type=subentry_type,
+        title=title,
+        unique_id=None,
+        data=data,
+    )
