@@ -180,7 +180,7 @@ async def test_each_role_sends_its_keep_alive(
                 assert left == pytest.approx(seconds, abs=0.01)
     if isinstance(server, OllamaStandIn):
         paths = {item.path for item in server.requests if item.method == "POST"}
-        # A poll asks which file a name stands for; that uses no model.
+        # /api/show uses no model: it says which names stand for one file.
         assert paths - {"/api/show"} == {"/api/chat", "/api/embed"}
     print(" | ".join(row))
 

@@ -69,6 +69,7 @@ async def test_its_own_keep_alive(
     assert body == {
         "model": "nomic-embed-text",
         "input": ["a lamp"],
+        "truncate": False,
         "keep_alive": sent,
     }
     assert type(body["keep_alive"]) is type(sent)
