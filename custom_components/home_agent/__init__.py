@@ -1,5 +1,6 @@
 """Home Agent: a conversation agent on the user's own model servers."""
 
+from functools import partial
 import logging
 from typing import Any
 
@@ -17,7 +18,9 @@ from .device import async_register_devices
 from .dialogs.migration import (
     async_migrate_from_version_1,
     async_move_credentials,
+    async_remove_obsolete_entities,
 )
+from .model.reauth import async_start_role_reauth
 from .model.role import Role, merged_config, role_connection, subentry_role
 from .model.use import model_uses
 from .residency.checks import async_start_checks
@@ -107,6 +110,8 @@ async def async_migrate_entry(hass: HomeAssistant, entry: ConfigEntry[Any]) -> b
     """Migrate an entry of version 1; refuse one of a later version than ours."""
     if entry.version == 1:
         async_migrate_from_version_1(hass, entry)
+    if entry.version == 2 and entry.minor_version < 2:
+        async_remove_obsolete_entities(hass, entry)
     return entry.version == 2
 
 
@@ -117,10 +122,14 @@ def _add_role(
     """Add the objects of a subentry's model to the data of its entry."""
     data = entry.runtime_data
     role = subentry_role(subentry)
-    connection = role_connection(merged_config(entry, subentry), role)
+    config = merged_config(entry, subentry)
+    connection = role_connection(config, role)
     root = server_id(connection.url)
     if root not in data.coordinators:
-        data.coordinators[root] = ServerCoordinator(hass, entry, connection)
+        ask_for_key = partial(async_start_role_reauth, hass, config, role)
+        data.coordinators[root] = ServerCoordinator(
+            hass, entry, connection, ask_for_key
+        )
     residency = ModelResidency(hass, entry, subentry, data.coordinators[root])
     loader = ModelLoader(residency)
     data.residencies[subentry.subentry_id] = residency

@@ -93,9 +93,9 @@ class HomeAgent:
                         pass
                 if not needs_another_request(chat_log):
                     break
-        self._histories.async_keep(chat_log, history)
         if needs_another_request(chat_log):
             raise _no_answer()
+        self._histories.async_keep(chat_log, history)
 
     async def _async_messages(
         self,

@@ -1,5 +1,6 @@
 """One poll for each server of an entry: which models the server has in memory."""
 
+from collections.abc import Callable
 from datetime import datetime, timedelta
 import logging
 from typing import Any, Final, override
@@ -13,7 +14,7 @@ from homeassistant.util import dt as dt_util
 
 from .servers.address import shown_host
 from .servers.base import Connection, LoadedModel, ModelServer, ServerCapability
-from .servers.errors import ModelServerError
+from .servers.errors import InvalidAuth, ModelServerError
 from .servers.factory import connect, server_capabilities
 
 _LOGGER = logging.getLogger(__name__)
@@ -38,9 +39,16 @@ class ServerCoordinator(DataUpdateCoordinator[LoadedModels | None]):
     config_entry: ConfigEntry[Any]
 
     def __init__(
-        self, hass: HomeAssistant, entry: ConfigEntry[Any], connection: Connection
+        self,
+        hass: HomeAssistant,
+        entry: ConfigEntry[Any],
+        connection: Connection,
+        ask_for_key: Callable[[], None],
     ) -> None:
-        """Poll the server of a connection for an entry."""
+        """Poll the server of a connection for an entry.
+
+        ask_for_key is called when the server begins to refuse the key.
+        """
         super().__init__(
             hass,
             _LOGGER,
@@ -49,6 +57,8 @@ class ServerCoordinator(DataUpdateCoordinator[LoadedModels | None]):
             always_update=False,
         )
         self.connection = connection
+        self._ask_for_key = ask_for_key
+        self._is_key_refused = False
         # The names by which the roles ask for their models.
         self.model_names: set[str] = set()
         self._server: ModelServer | None = None
@@ -127,15 +137,21 @@ class ServerCoordinator(DataUpdateCoordinator[LoadedModels | None]):
         Raise UpdateFailed if the server does not answer.
         """
         previous = self.data if self.last_update_success else None
-        self.update_interval = POLL_INTERVAL if self.lists_models else None
+        self.update_interval = POLL_INTERVAL
         try:
             server = await self.server()
             if not self.lists_models:
+                self.update_interval = None
                 return None
             models = await server.loaded_models(self.model_names)
         except ModelServerError as err:
             self.updated_at = None
+            is_key_refused = isinstance(err, InvalidAuth)
+            if is_key_refused and not self._is_key_refused:
+                self._ask_for_key()
+            self._is_key_refused = is_key_refused
             raise UpdateFailed(err.log_text) from err
+        self._is_key_refused = False
         self.updated_at = dt_util.utcnow()
         loaded = None if models is None else tuple(models)
         known = {model.name for model in previous or ()}

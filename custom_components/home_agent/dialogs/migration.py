@@ -12,7 +12,7 @@ from typing import Any, Final
 from homeassistant.config_entries import ConfigEntry, ConfigSubentry
 from homeassistant.const import CONF_LLM_HASS_API, CONF_PROMPT
 from homeassistant.core import HomeAssistant, callback
-from homeassistant.helpers import llm
+from homeassistant.helpers import entity_registry as er, llm
 
 from ..const import (
     CONF_CHROMA_URL,
@@ -39,6 +39,7 @@ from ..const import (
     CONF_MAX_HISTORY,
     CONF_RETRIEVAL_LIMIT,
     CONF_VECTOR_STORE,
+    DOMAIN,
     SUBENTRY_CONVERSATION,
     SUBENTRY_EMBEDDING,
     SUBENTRY_EXTERNAL_LLM,
@@ -255,3 +256,19 @@ def _free_unique_id(
         shown_host(root),
     )
     return None
+
+
+@callback
+def async_remove_obsolete_entities(
+    hass: HomeAssistant, entry: ConfigEntry[Any]
+) -> None:
+    """Remove the entities that Home Agent had until minor version 1.
+
+    The sensor "memory_rule" only repeated the kind of the server.
+    """
+    registry = er.async_get(hass)
+    for subentry_id in entry.subentries:
+        unique_id = f"{subentry_id}_memory_rule"
+        if entity_id := registry.async_get_entity_id("sensor", DOMAIN, unique_id):
+            registry.async_remove(entity_id)
+    hass.config_entries.async_update_entry(entry, minor_version=2)

@@ -4,11 +4,12 @@ from typing import Any
 
 from homeassistant.config_entries import ConfigEntryState
 from homeassistant.core import HomeAssistant
+from homeassistant.helpers import entity_registry as er
 import pytest
 from pytest_homeassistant_custom_component.common import MockConfigEntry
 
 from custom_components.home_agent.const import DOMAIN
-from tests.conftest import say, speech
+from tests.conftest import MakeEntry, say, speech
 from tests.servers import OllamaStandIn
 
 # The options of a version-1 entry, without addresses.
@@ -204,3 +205,21 @@ async def test_a_later_version_is_refused(home: HomeAssistant) -> None:
     assert not await home.config_entries.async_setup(entry.entry_id)
     assert entry.state is ConfigEntryState.MIGRATION_ERROR
     assert dict(entry.data) == {"x": 1}
+
+
+async def test_the_sensor_that_is_gone_is_removed(
+    home: HomeAssistant, ollama: OllamaStandIn, make_entry: MakeEntry
+) -> None:
+    """It would stay in the user's lists as an entity that nobody provides."""
+    entry = await make_entry(ollama.url, conversation={})
+    (subentry_id,) = entry.subentries
+    registry = er.async_get(home)
+    obsolete = registry.async_get_or_create(
+        "sensor", DOMAIN, f"{subentry_id}_memory_rule", config_entry=entry
+    )
+    assert await home.config_entries.async_unload(entry.entry_id)
+    home.config_entries.async_update_entry(entry, minor_version=1)
+    assert await home.config_entries.async_setup(entry.entry_id)
+    assert registry.async_get(obsolete.entity_id) is None
+    assert entry.minor_version == 2
+    assert er.async_entries_for_config_entry(registry, entry.entry_id)
