@@ -40,9 +40,9 @@ from .servers.messages import (
 
 _LOGGER = logging.getLogger(__name__)
 
-# How often in a turn the model may call tools; then it must answer.
-MAX_TOOL_ROUNDS: Final = 9
-# Since 2026.11 an empty answer is a silent one: Home Assistant only plays a sound.
+# Requests of a turn in which the model may call tools; the next one forbids it.
+MAX_TOOL_ITERATIONS: Final = 9
+# Since 2026.11 an empty answer is allowed: Home Assistant only plays a sound.
 _HAS_SILENT_RESPONSE: Final = (MAJOR_VERSION, MINOR_VERSION) >= (2026, 11)
 _CONFIRMATION: Final = f"component.{DOMAIN}.exceptions.done.message"
 
@@ -62,10 +62,10 @@ class HomeAgent:
         )
 
     async def async_answer(self, chat_log: conversation.ChatLog, agent_id: str) -> None:
-        """Answer the last message of a chat log, into the chat log.
+        """Answer the last message of a chat log, and add the answer to it.
 
         Raise a ModelServerError if the server fails, a HomeAssistantError if the
-        model gives no answer. What was said and done until then stays.
+        model gives no answer. What was added to the chat log before that stays.
         """
         tools = tool_specs(chat_log.llm_api)
         history = self._histories.async_get(chat_log)
@@ -76,7 +76,7 @@ class HomeAgent:
                     chat_log, question.content
                 )
                 history.begin_turn(question, context)
-            for tool_round in range(MAX_TOOL_ROUNDS + 1):
+            for tool_iteration in range(MAX_TOOL_ITERATIONS + 1):
                 messages = await self._async_messages(chat_log, history, tools, turn)
                 turn.prefix_key = prefix_key(messages, tools)
                 deltas = self._deltas(
@@ -84,7 +84,7 @@ class HomeAgent:
                     messages,
                     tools,
                     turn,
-                    may_call=tool_round < MAX_TOOL_ROUNDS,
+                    may_call=tool_iteration < MAX_TOOL_ITERATIONS,
                 )
                 async with aclosing(deltas):
                     async for _ in chat_log.async_add_delta_content_stream(
@@ -94,7 +94,7 @@ class HomeAgent:
                 if not needs_another_request(chat_log):
                     break
         if needs_another_request(chat_log):
-            raise _no_answer()
+            raise _no_answer_error()
         self._histories.async_keep(chat_log, history)
 
     async def _async_messages(
@@ -104,7 +104,7 @@ class HomeAgent:
         tools: Sequence[ToolSpec],
         turn: Turn,
     ) -> list[ChatMessage]:
-        """Return the messages to send: as much as fits the context of the model."""
+        """Return the messages to send, shortened until they fit the model's context."""
         while True:
             messages = await async_messages(
                 self.hass,
@@ -140,7 +140,7 @@ class HomeAgent:
         """Return the primary LLM's answer in one piece.
 
         keep_alive replaces the configured value. Without a turn the request is a turn
-        of its own. tool_choice "none" forbids to call the tools.
+        of its own. tool_choice "none" forbids tool calls.
         """
         request = self._request(messages, tools, keep_alive, tool_choice)
         return await (turn or Turn(self._role)).chat(request)
@@ -154,7 +154,10 @@ class HomeAgent:
         turn: Turn | None = None,
         tool_choice: Literal["none"] | None = None,
     ) -> AsyncGenerator[ChatDelta]:
-        """Yield the primary LLM's answer as it is made; arguments as of _call_llm."""
+        """Yield the primary LLM's answer as it is made.
+
+        The arguments are those of _call_llm.
+        """
         request = self._request(messages, tools, keep_alive, tool_choice)
         return (turn or Turn(self._role)).chat_stream(request)
 
@@ -166,7 +169,7 @@ class HomeAgent:
         turn: Turn,
         tool_choice: Literal["none"] | None,
     ) -> AsyncGenerator[ChatDelta]:
-        """Yield the answer of _call_llm."""
+        """Yield an answer that is not streamed as one delta."""
         answer = await self._call_llm(
             messages, tools=tools, turn=turn, tool_choice=tool_choice
         )
@@ -204,8 +207,8 @@ class HomeAgent:
     ) -> AsyncGenerator[ChatLogDelta]:
         """Yield one answer of the model as deltas of a chat log.
 
-        An empty answer to tools that have succeeded is a silent response, or a short
-        confirmation where Home Assistant has none.
+        An empty answer after successful tool calls is an empty response, or a short
+        confirmation before Home Assistant 2026.11.
         """
         yield {"role": "assistant"}
         is_empty, finish_reason = True, None
@@ -233,8 +236,8 @@ class HomeAgent:
         if not is_empty:
             return
         if not all_tools_succeeded(chat_log):
-            raise _no_answer(finish_reason)
-        _LOGGER.debug("The model is silent after tools that have succeeded")
+            raise _no_answer_error(finish_reason)
+        _LOGGER.debug("The model gave an empty answer after successful tool calls")
         yield {"content": await self._async_confirmation(chat_log)}
 
     async def _async_confirmation(self, chat_log: conversation.ChatLog) -> str:
@@ -269,7 +272,7 @@ def all_tools_succeeded(chat_log: conversation.ChatLog) -> bool:
     return bool(results) and not any(result.error for result in results)
 
 
-def _no_answer(finish_reason: str | None = None) -> HomeAssistantError:
+def _no_answer_error(finish_reason: str | None = None) -> HomeAssistantError:
     """Return the error for a turn that ends without an answer.
 
     finish_reason "length" says that the model was cut off, by its maximum answer

@@ -20,20 +20,21 @@ from .servers.factory import connect, server_capabilities
 _LOGGER = logging.getLogger(__name__)
 
 POLL_INTERVAL: Final = timedelta(minutes=1)
-# A server unloads a model a moment after its time, or after the request to do so.
+# A server unloads a model a moment after its keep_alive or an unload request.
 UNLOAD_DELAY: Final = timedelta(seconds=2)
-# Seconds between two polls after requests: one turn may send several.
+# Minimum seconds between two polls after requests: one turn may send several.
 REQUEST_COOLDOWN: Final = 0.5
 
 type LoadedModels = tuple[LoadedModel, ...]
 
 
 class ServerCoordinator(DataUpdateCoordinator[LoadedModels | None]):
-    """The models in the memory of one server, None if the server does not report it.
+    """Polls one server; data are the models in its memory, None if it reports none.
 
-    The server is polled each minute, when a model is due to be unloaded, and after
-    requests of Home Agent. No server counts a poll as a use of a model. Listeners are
-    called when the models or the availability of the server have changed.
+    A server that reports its loaded models is polled each minute, when a model is due
+    to be unloaded, and after requests of Home Agent; another server is contacted once.
+    No server counts a poll as a use of a model. Listeners are called when the loaded
+    models or the availability have changed, and after each poll that follows a request.
     """
 
     config_entry: ConfigEntry[Any]
@@ -59,7 +60,7 @@ class ServerCoordinator(DataUpdateCoordinator[LoadedModels | None]):
         self.connection = connection
         self._ask_for_key = ask_for_key
         self._is_key_refused = False
-        # The names by which the roles ask for their models.
+        # The model names that the roles send in their requests.
         self.model_names: set[str] = set()
         self._server: ModelServer | None = None
         self._request_ended_at = dt_util.utcnow()
@@ -73,7 +74,7 @@ class ServerCoordinator(DataUpdateCoordinator[LoadedModels | None]):
         )
         entry.async_on_unload(self._after_request.async_shutdown)
         self.updated_at: datetime | None = None
-        # The models that have appeared with the last poll.
+        # The models that were loaded between the last two polls.
         self.new_models: list[str] = []
 
     @property
@@ -83,7 +84,7 @@ class ServerCoordinator(DataUpdateCoordinator[LoadedModels | None]):
 
     @property
     def capabilities(self) -> ServerCapability:
-        """Return what the server can do about the models in its memory."""
+        """Return the capabilities of the kind of the server."""
         kind = self.connection.kind
         return ServerCapability.NONE if kind is None else server_capabilities(kind)
 
@@ -93,10 +94,10 @@ class ServerCoordinator(DataUpdateCoordinator[LoadedModels | None]):
         return ServerCapability.LIST in self.capabilities
 
     def may_be_warmed(self, model: str) -> bool:
-        """Return whether requests that nobody waits for may be sent for a model.
+        """Return whether a model may be loaded and primed without a request of a user.
 
-        They may cost money, or leave the house, on a server that is not the user's
-        own. False until the server is known.
+        That may cost money, or send data to the internet, on a server that the user
+        does not run. False until the server is known.
         """
         return self._server is not None and self._server.may_be_warmed(model)
 
@@ -109,14 +110,14 @@ class ServerCoordinator(DataUpdateCoordinator[LoadedModels | None]):
             self.connection = self._server.connection
         return self._server
 
-    async def async_refresh_if_before(self, time: datetime) -> None:
+    async def async_refresh_if_older_than(self, time: datetime) -> None:
         """Poll the server unless it has answered a poll after the given time."""
         if self.updated_at is None or self.updated_at <= time:
             await self.async_refresh()
 
     @callback
     def async_request_ended(self) -> None:
-        """Poll the server now, and again in a moment: a request has ended."""
+        """Poll the server now, and again after UNLOAD_DELAY: a request has ended."""
         self._request_ended_at = dt_util.utcnow()
         if self.lists_models:
             self._after_request.async_schedule_call()

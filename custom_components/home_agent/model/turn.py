@@ -1,4 +1,4 @@
-"""Run the requests of one turn: a question, its rounds of tool calls, its answer."""
+"""Run the requests of one turn: a user message, tool calls, an answer."""
 
 from collections.abc import AsyncGenerator, Iterator, Sequence
 from contextlib import aclosing, contextmanager
@@ -26,14 +26,14 @@ _LOGGER = logging.getLogger(__name__)
 
 
 class Turn:
-    """Sends the requests of one turn of a role and records what they cost.
+    """Sends the requests of one turn of a role and records seconds and tokens.
 
-    A context manager: the turn ends with the outermost `with`. A request that is made
-    outside of one is a turn of its own.
+    A context manager: the turn ends with the outermost `with`. A request that is sent
+    outside of a `with` block counts as a turn of its own.
 
-    prefix_key is what the server has evaluated when the turn is over, None if that
-    must not be relied on. wanted_tokens is the size of the prompt before it was
-    shortened to fit the context.
+    prefix_key is the key of the prompt prefix that the server has evaluated at the end
+    of the turn, None if that is not known. wanted_tokens is the size of the prompt
+    before it was shortened to fit the context.
     """
 
     def __init__(self, role: ModelRole) -> None:
@@ -58,7 +58,7 @@ class Turn:
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        """End the turn; its figures are published if a server has answered."""
+        """End the turn; listeners get its figures if a request was answered."""
         self._depth -= 1
         if self._depth:
             return
@@ -76,7 +76,7 @@ class Turn:
         """Return an answer in one piece.
 
         The request is repeated once if the connection was refused or lost: no part
-        of an answer was used, so nothing is done twice. Raise a ModelServerError if
+        of an answer was used, so no tool runs twice. Raise a ModelServerError if
         the server fails.
         """
         with self:
@@ -96,8 +96,8 @@ class Turn:
         """Yield an answer as the model makes it.
 
         The request is repeated once if the connection was refused or lost before the
-        first delta. Tool calls come with the last delta, so none of them has been
-        started then. Raise a ModelServerError if the server fails.
+        first delta. Tool calls come with the last delta, so no tool
+        has run at that point. Raise a ModelServerError if the server fails.
         """
         with self:
             server = await self._role.server()

@@ -1,4 +1,4 @@
-"""How each model is used by Home Agent: what runs on it now, and its history."""
+"""State shared by all roles that use the same model on the same server."""
 
 import asyncio
 from collections.abc import Iterator
@@ -22,7 +22,7 @@ from .use_history import UseHistory
 STORAGE_KEY: Final = f"{DOMAIN}.model_uses"
 STORAGE_VERSION: Final = 1
 SAVE_DELAY: Final = 60
-# The longest time, in seconds, that work in the background waits for conversations.
+# Maximum seconds that embedding waits for turns of other models on the server.
 MAX_WAIT_FOR_IDLE: Final = 60.0
 
 _ESTIMATE_KEY: Final = "characters_per_token"
@@ -33,7 +33,7 @@ class ModelUser:
     """A role of a loaded entry that uses a model.
 
     num_ctx is the context size that it asks for, in tokens; None for an embedding
-    model, which is asked without one.
+    model, whose requests have no num_ctx.
     """
 
     subentry_id: str
@@ -43,7 +43,7 @@ class ModelUser:
 
 @dataclass(frozen=True, slots=True)
 class PromptSized:
-    """A prompt was made: for which subentry, and how many tokens it has."""
+    """The estimated tokens of a prompt of a subentry."""
 
     subentry_id: str
     tokens: int
@@ -53,9 +53,9 @@ class PromptSized:
 class ModelUse:
     """One model on one server, shared by all roles that use it.
 
-    users are the roles of loaded entries, in all entries. running_requests counts
-    the requests that have not ended, loading_requests those of them that only load
-    the model, running_turns the turns. primed_prefix is the key of the prompt prefix
+    users are the roles of all loaded config entries that use the model.
+    running_requests counts the requests that have not ended, loading_requests those
+    of them that only load the model, running_turns the turns. primed_prefix is the key of the prompt prefix
     that the server evaluated last, None if that is not known. unload_requested says
     that Home Agent itself asked the server to unload the model. load_lock is held
     while the model is loaded or primed, so that two callers do not load it twice.
@@ -81,7 +81,7 @@ class ModelUse:
     turn_ended: Listeners[TurnRecord] = field(default_factory=Listeners[TurnRecord])
 
     def __post_init__(self) -> None:
-        """Start without a turn."""
+        """Start without a running turn."""
         self.idle.set()
 
     @callback
@@ -112,7 +112,7 @@ class ModelUse:
 
     @contextmanager
     def count_request(self, *, only_loads: bool = False) -> Iterator[None]:
-        """Count a request as running, until the server has answered it."""
+        """Count a request as running until it has ended, successfully or not."""
         self.running_requests += 1
         self.loading_requests += only_loads
         self.requests_changed.notify()
@@ -129,14 +129,14 @@ class ModelUses:
     """The uses of all models; their histories are stored."""
 
     def __init__(self, hass: HomeAssistant) -> None:
-        """Start without a model."""
+        """Create an empty registry."""
         self._uses: dict[str, ModelUse] = {}
         self._store: Store[dict[str, Any]] = Store(hass, STORAGE_VERSION, STORAGE_KEY)
 
     async def async_load(self) -> None:
         """Read the stored histories."""
         for key, data in (await self._store.async_load() or {}).items():
-            # Earlier versions stored the address as it was typed.
+            # Earlier versions stored the address as the user typed it.
             root, _, model = key.partition(" ")
             self._uses[f"{server_id(root)} {model}"] = ModelUse(
                 UseHistory.from_dict(data), TokenEstimate(data[_ESTIMATE_KEY])
@@ -144,13 +144,13 @@ class ModelUses:
 
     @callback
     def async_get(self, url: str, model: str) -> ModelUse:
-        """Return the use of a model on the server at url."""
+        """Return the use of a model on the server at url; make it if there is none."""
         return self._uses.setdefault(f"{server_id(url)} {model}", ModelUse())
 
     async def async_wait_until_idle(self, url: str, own: ModelUse) -> None:
-        """Wait until no other model of the server at url has a turn.
+        """Wait until no other model of the server at url is running a turn.
 
-        After MAX_WAIT_FOR_IDLE seconds the caller goes on in any case.
+        Return after MAX_WAIT_FOR_IDLE seconds at the latest.
         """
         root = f"{server_id(url)} "
         others = [

@@ -1,4 +1,4 @@
-"""Which part of a conversation is sent, and the context of its questions."""
+"""Which turns of a conversation are sent, and the context of each user message."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -15,7 +15,7 @@ from homeassistant.helpers.chat_session import current_session
 from homeassistant.helpers.llm import ToolResult
 
 _ENTITIES: Final = "Entities that may be meant, with their states at this moment:"
-# These few entities are worth more than the turns before.
+# Entities that are kept until all earlier turns have been dropped.
 _MIN_ENTITIES: Final = 3
 _WITHHELD: Final = ToolResult(
     data={"note": "Outdated: the exposed entities have changed. Call the tool again."}
@@ -24,9 +24,9 @@ _WITHHELD: Final = ToolResult(
 
 @dataclass(slots=True)
 class TurnContext:
-    """What is sent in front of one question.
+    """The context that precedes one user message.
 
-    entities has the text of each entity by its id, the best first; time is a sentence,
+    entities maps entity ids to their texts, the best match first; time is a sentence,
     "" for none.
     """
 
@@ -50,16 +50,16 @@ class History:
     """
 
     def __init__(self, max_turns: int) -> None:
-        """Send max_turns turns before the current one, 0 for all."""
+        """Send at most max_turns turns before the current one, 0 for all."""
         self._max_turns = max_turns
         self._dropped_turns = 0
         self._contexts: list[tuple[UserContent, TurnContext]] = []
         self._is_context_frozen = True
         self._api_id: str | None = None
-        self._outdated_items = 0
+        self._outdated_until = 0
 
     def begin_turn(self, question: UserContent, context: TurnContext) -> None:
-        """Send context with a question from now on."""
+        """Attach context to a user message."""
         self._contexts.append((question, context))
         self._is_context_frozen = False
 
@@ -68,10 +68,10 @@ class History:
         chat_log: ChatLog,
         is_exposed: Callable[[str], bool],
     ) -> None:
-        """Stop sending what earlier turns say of entities that were hidden since.
+        """Stop sending entities that are not exposed any more with earlier turns.
 
         The id of the LLM API changes with each change of the exposed entities. A
-        tool's result may name any of them, so all earlier ones are withheld then.
+        tool's result may name any of them, so a note replaces all earlier results then.
         """
         for _, context in self._contexts:
             for entity_id in list(context.entities):
@@ -79,7 +79,7 @@ class History:
                     del context.entities[entity_id]
         api_id = chat_log.llm_api.api.id if chat_log.llm_api else None
         if self._api_id is not None and api_id != self._api_id:
-            self._outdated_items = len(chat_log.content)
+            self._outdated_until = len(chat_log.content)
         self._api_id = api_id
 
     def freeze_context(self) -> None:
@@ -96,8 +96,9 @@ class History:
     def messages_to_send(self, content: Sequence[Content]) -> list[Content]:
         """Return the system prompt and the last turns of a chat log.
 
-        Half of max_turns are dropped at a time, so that the prompt begins with the
-        same turns for as many questions.
+        Half of max_turns are dropped at a time, so that the prefix of the prompt stays
+        the same for as many turns. What is dropped is dropped for good; results of
+        tools from before a change of the exposed entities are replaced by a note.
         """
         starts = _turn_starts(content)
         too_many = len(starts) - 1 - self._max_turns
@@ -106,7 +107,7 @@ class History:
             self._dropped_turns = -(-too_many // block) * block
         dropped = min(self._dropped_turns, max(0, len(starts) - 1))
         items = list(content)
-        for index, item in enumerate(items[: self._outdated_items]):
+        for index, item in enumerate(items[: self._outdated_until]):
             if isinstance(item, ToolResultContent):
                 items[index] = replace(item, result=_WITHHELD)
         if not dropped:
@@ -118,7 +119,7 @@ class History:
         """Send less: fewer entities with the question, then fewer turns.
 
         The last few entities are dropped when no turn is left to drop. Return whether
-        there was anything to drop. A context that was sent once is never changed.
+        there was anything to drop. A context that was sent is not changed here.
         """
         entities = {} if self._is_context_frozen else self._contexts[-1][1].entities
         turns = len(_turn_starts(content)) - 1 - self._dropped_turns
@@ -144,10 +145,10 @@ class History:
 
 
 class Histories:
-    """The histories of an agent's conversations, each until its session ends."""
+    """The histories of an agent's conversations, each kept until its session ends."""
 
     def __init__(self, max_turns: int) -> None:
-        """Send max_turns earlier turns in each."""
+        """Send at most max_turns earlier turns in each."""
         self._max_turns = max_turns
         self._histories: dict[str, History] = {}
 
@@ -161,8 +162,8 @@ class Histories:
     def async_keep(self, chat_log: ChatLog, history: History) -> None:
         """Keep a history until the session of its conversation ends.
 
-        Called after a turn that did not fail: Home Assistant 2026.10 forgets a
-        conversation whose first turn fails, without a word to anybody.
+        Call it only after a turn that succeeded: when the first turn of a conversation
+        fails, Home Assistant drops the session without calling its cleanup callbacks.
         """
         key = chat_log.conversation_id
         session = current_session.get()

@@ -13,9 +13,11 @@ type ChatLogDelta = (
     conversation.AssistantContentDeltaDict | conversation.ToolResultContentDeltaDict
 )
 
-INCOMPLETE: Final = "The call was not made: its arguments are not a whole JSON object."
+INCOMPLETE: Final = (
+    "The call was not made: its arguments are not a complete JSON object."
+)
 NOT_OFFERED: Final = "The call was not made: there is no tool of this name."
-NO_MORE_CALLS: Final = "The call was not made: too many calls. Answer the user now."
+NO_MORE_CALLS: Final = "The call was not made: the limit of tool calls was reached."
 
 
 def tool_deltas(
@@ -23,9 +25,9 @@ def tool_deltas(
 ) -> list[ChatLogDelta]:
     """Return the deltas that make the chat log run tool calls.
 
-    A call is refused if its arguments are not a whole JSON object, if its tool was
-    not offered, or if may_call is False. Then the model gets the reason as the
-    result, and may try again.
+    A call is refused if its arguments are not a complete JSON object, if its tool was
+    not offered, or if may_call is False. Then the reason is the result of the
+    call, which the model gets with its next request.
     """
     schemas = {tool["name"]: tool["parameters"] for tool in offered}
     inputs: list[llm.ToolInput] = []
@@ -41,7 +43,7 @@ def tool_deltas(
         tool_input = llm.ToolInput(
             tool_name=call.name,
             tool_args=_repaired(call.arguments or {}, schemas.get(call.name, {})),
-            # Home Assistant does not run external calls.
+            # Home Assistant does not run external calls, so a refused one is marked so.
             external=reason is not None,
         )
         # Results refer to the id of their call. Some servers count from zero in each
@@ -65,7 +67,7 @@ def _repaired(arguments: JsonObject, schema: JsonObject) -> JsonObject:
     """Return arguments without the usual faults of small models.
 
     They pass null or "" where an argument should be left out, and write lists and
-    objects as strings (llama3.1 8B does, by Home Assistant's Ollama integration).
+    objects as strings (seen with llama3.1 8B, see Home Assistant's Ollama integration).
     """
     properties = schema.get("properties") or {}
     return {

@@ -1,4 +1,4 @@
-"""Load the model of a role before it is asked, and unload it."""
+"""Load the model of a role before a request needs it, and unload it."""
 
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
@@ -20,9 +20,9 @@ from .state import RECENT, ModelResidency
 
 _LOGGER = logging.getLogger(__name__)
 
-# With keep_alive 0, a model that is loaded for a question stays for the question.
-STAY_FOR_A_QUESTION: Final = KeepAlive.parse("1m")
-# A model that is due to be unloaded within this time may be gone when it is asked.
+# The keep_alive of a model that is loaded in advance and whose own keep_alive is 0.
+PREPARE_KEEP_ALIVE: Final = KeepAlive.parse("1m")
+# A model that is due within this time may be unloaded before the request arrives.
 UNLOADS_SOON: Final = timedelta(seconds=30)
 
 
@@ -35,19 +35,19 @@ class ModelLoader:
         self._role = residency.role
         self._use = residency.use
         key = self._role.role.key("warm_up")
-        self._is_wanted: bool = residency.subentry.data.get(key, True)
+        self._warm_up_enabled: bool = residency.subentry.data.get(key, True)
         self._preparing = SharedTask(
             residency.hass, residency.entry, f"load {self._role.model}"
         )
 
     @property
     def keeps_ready(self) -> bool:
-        """Return whether the model is loaded before it is asked.
+        """Return whether the model is loaded before a request needs it.
 
         A model with keep_alive 0 is not: it would be unloaded right after the load.
         """
         return (
-            self._is_wanted
+            self._warm_up_enabled
             and self.residency.keep_alive.nanoseconds != 0
             and self.residency.may_be_warmed
         )
@@ -56,34 +56,34 @@ class ModelLoader:
     def prepares(self) -> bool:
         """Return whether the model is loaded while somebody speaks or writes.
 
-        Not while it has a turn: it is loaded then.
+        False while a turn runs, which loads the model itself.
         """
         return (
-            self._is_wanted
+            self._warm_up_enabled
             and self.residency.may_be_warmed
             and not self._use.running_turns
         )
 
     @property
-    def stay(self) -> KeepAlive:
-        """Return how long the model stays when it is loaded before it is asked."""
+    def load_keep_alive(self) -> KeepAlive:
+        """Return the keep_alive of a load before a request needs the model."""
         configured = self.residency.keep_alive
-        return configured if configured.nanoseconds != 0 else STAY_FOR_A_QUESTION
+        return configured if configured.nanoseconds != 0 else PREPARE_KEEP_ALIVE
 
     async def async_load(
         self, keep_alive: KeepAlive | None = None, reason: str = "requested"
     ) -> float:
-        """Load the model, or let a loaded one stay for keep_alive; return the seconds.
+        """Load the model, or apply keep_alive to a loaded one; return the seconds.
 
         keep_alive replaces the configured value. reason is logged. Raise a
         ModelServerError if the server fails, NotSupported if a request that nobody
         waits for may cost money there.
         """
         async with self._use.load_lock:
-            return await self._async_load(keep_alive or self.stay, reason)
+            return await self._async_load(keep_alive or self.load_keep_alive, reason)
 
     async def async_load_if_needed(self, reason: str) -> float | None:
-        """Load the model unless it is loaded and stays for a while.
+        """Load the model unless it is loaded and not due within UNLOADS_SOON.
 
         Return the seconds that loading took, None if the model was loaded already.
         Raise as async_load does.
@@ -91,10 +91,13 @@ class ModelLoader:
         async with self._use.load_lock:
             if await self.async_is_loaded() and not self._unloads_soon():
                 return None
-            return await self._async_load(self.stay, reason)
+            return await self._async_load(self.load_keep_alive, reason)
 
     async def async_unload(self) -> None:
-        """Unload the model; raise a ModelServerError as for loading."""
+        """Unload the model.
+
+        Raise a ModelServerError if the server fails, NotSupported if it cannot unload.
+        """
         server = await self._role.server()
         _LOGGER.debug("Unloading %s: requested", self._role.model)
         await server.unload(self._role.model)
@@ -103,7 +106,7 @@ class ModelLoader:
         self.residency.coordinator.async_request_ended()
 
     async def async_pull(self) -> AsyncGenerator[float]:
-        """Let the server download the model; yield the share that it has, 0 to 1.
+        """Let the server download the model; yield the downloaded fraction, 0 to 1.
 
         Raise a ModelServerError if the download fails, NotSupported if the server
         cannot download models.
@@ -126,13 +129,13 @@ class ModelLoader:
     async def async_prepare(self) -> None:
         """Load the model for a question that is being spoken or written.
 
-        Costs one small request if the model is loaded. The load goes on if the
+        Sends only a poll if the model is loaded. The load goes on if the
         caller does not wait for it.
         """
         await self._preparing.async_run(self._async_prepare)
 
     async def _async_prepare(self) -> None:
-        """Load the model; a failure is logged only, the question will show it."""
+        """Load the model; a failure is only logged, the request that follows reports it."""
         if not self.prepares:
             return
         try:
@@ -143,21 +146,21 @@ class ModelLoader:
     async def async_is_loaded(self) -> bool:
         """Return whether the model is in memory now.
 
-        If the server does not report it, a model that was asked within its keep_alive
-        is taken to be loaded.
+        If the server does not report it, a model is assumed to be loaded while the
+        last request for it ended less than its keep_alive ago.
         """
         coordinator = self.residency.coordinator
         if coordinator.lists_models:
-            # A request of Home Agent may have changed what an older poll found.
+            # A request of Home Agent may have changed the result of an earlier poll.
             recent = dt_util.utcnow() - RECENT
             since = max(recent, self._use.last_ended or recent)
-            await coordinator.async_refresh_if_before(since)
+            await coordinator.async_refresh_if_older_than(since)
             if coordinator.data is not None:
                 loaded = self.residency.loaded
                 return loaded is not None and not loaded.is_loading
         if self._use.last_ended is None:
             return False
-        seconds = self.stay.seconds
+        seconds = self.load_keep_alive.seconds
         unused = dt_util.utcnow() - self._use.last_ended
         return seconds is None or unused.total_seconds() < seconds
 

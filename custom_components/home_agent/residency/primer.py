@@ -70,12 +70,12 @@ class Primer:
     async def async_prepare(self, language: str | None = None) -> None:
         """Load the model and prime it for a question that is being asked.
 
-        Costs one small request if all is ready. The work goes on if the caller does
+        Sends only a poll if all is ready. The work goes on if the caller does
         not wait for it.
         """
 
         async def prepare() -> None:
-            """Log a failure only: the question will show it."""
+            """Only log a failure: the request that follows reports it."""
             if not self.loader.prepares:
                 return
             try:
@@ -87,9 +87,9 @@ class Primer:
         await self._preparing.async_run(prepare)
 
     async def async_prime(self, language: str | None = None) -> None:
-        """Let the server evaluate the prompt of the agent, unless it has.
+        """Let the server evaluate the prompt of the agent, unless it already has.
 
-        Waits until no turn of the model runs: a turn evaluates its own prompt. Raise
+        Wait until no turn of the model runs: a turn evaluates its own prompt. Raise
         a ModelServerError if the server fails, HomeAssistantError if the prompt
         cannot be made.
         """
@@ -116,11 +116,11 @@ class Primer:
         self, messages: list[ChatMessage], tools: list[ToolSpec], characters: int
     ) -> None:
         """Ask for an answer of one token, and learn how many tokens the prompt has."""
-        request = self._role.chat_request(messages, self.loader.stay, tools)
+        request = self._role.chat_request(messages, self.loader.load_keep_alive, tools)
         server = await self._role.server()
         started = monotonic()
         with self._use.count_request():
-            # One token, since 0 means no limit on Ollama (0.24).
+            # max_tokens is 1, because Ollama (0.24) takes 0 as no limit.
             answer = await server.chat(replace(request, max_tokens=1))
         tokens = answer.stats.prompt_tokens
         limit = self._use.context_length or self._role.num_ctx
@@ -136,18 +136,18 @@ class Primer:
 
     @callback
     def _event_occurred(self, event: ResidencyEvent) -> None:
-        """Prime a model that somebody else has loaded."""
+        """Prime the model after it was loaded."""
         if event is ResidencyEvent.LOADED:
             self._schedule()
 
     @callback
     def _schedule(self) -> None:
-        """Prime soon, once for all changes until then."""
+        """Prime after PREFIX_COOLDOWN seconds, once for all changes in that time."""
         if self.loader.keeps_ready and self._residency.hass.is_running:
             self._debouncer.async_schedule_call()
 
     async def _async_prime_if_loaded(self) -> None:
-        """Prime the model if it is loaded; it is not loaded only for that."""
+        """Prime the model if it is loaded; do not load it for this."""
         try:
             if await self.loader.async_is_loaded():
                 await self.async_prime()

@@ -1,4 +1,4 @@
-"""Whether the model of a role is in memory, and what happens to it."""
+"""The state of a role's model on its server, and when that changes."""
 
 from datetime import timedelta
 from enum import StrEnum
@@ -15,12 +15,12 @@ from ..model.role import ModelRole, Role, merged_config, subentry_role
 from ..model.use import ModelUser
 from ..servers.base import LOAD_TIMEOUT, LoadedModel, ServerCapability
 
-# A poll that was answered so short a time ago still describes the server.
+# A poll that is at most this old is still used, and expiry times differ by as much.
 RECENT: Final = timedelta(seconds=2)
 
 
 class ResidencyState(StrEnum):
-    """Whether a model is in memory."""
+    """The state of a model on its server."""
 
     LOADED = "loaded"
     LOADING = "loading"
@@ -30,9 +30,10 @@ class ResidencyState(StrEnum):
 
 
 class ResidencyEvent(StrEnum):
-    """What happens to a model.
+    """A change of a model's state.
 
-    EVICTED: it left before its time, and not because Home Agent unloaded it.
+    EVICTED: the server unloaded it before its keep_alive was over, and not by a
+    request of Home Agent.
     """
 
     LOADED = "loaded"
@@ -61,7 +62,7 @@ class ModelResidency:
         self.coordinator = coordinator
         kind = subentry_role(subentry)
         config = merged_config(entry, subentry)
-        # Nobody waits for these requests, and loading a large model takes minutes.
+        # Loading takes minutes, so the role's own timeout does not apply to it.
         config = {**config, kind.key("idle_timeout"): LOAD_TIMEOUT}
         self.role = ModelRole(hass, config, kind)
         self.use = self.role.use
@@ -70,7 +71,7 @@ class ModelResidency:
         try:
             self.keep_alive = KeepAlive.for_role(key, config)
         except InvalidKeepAlive:
-            # Each turn reports it; the entities must be there all the same.
+            # Each turn raises this error; the entities use the default meanwhile.
             self.keep_alive = KeepAlive.parse(default_keep_alive(key))
         self._previous: LoadedModel | None = None
         self._was_polled = False
@@ -84,12 +85,15 @@ class ModelResidency:
 
     @property
     def may_be_warmed(self) -> bool:
-        """Return whether the model may be loaded and primed before it is asked."""
+        """Return whether the model may be loaded and primed before a request needs it."""
         return self.coordinator.may_be_warmed(self.role.model)
 
     @property
     def loaded(self) -> LoadedModel | None:
-        """Return the model as it is in memory, None if it is not loaded."""
+        """Return the model as the server reports it, None if it does not.
+
+        A model that is still loading is reported too.
+        """
         for model in self.coordinator.data or ():
             if self.role.model in model.names:
                 return model
@@ -97,7 +101,7 @@ class ModelResidency:
 
     @property
     def state(self) -> ResidencyState:
-        """Return whether the model is in memory."""
+        """Return the state of the model."""
         if self.coordinator.data is None or not self.coordinator.last_update_success:
             return ResidencyState.UNKNOWN
         model = self.loaded
@@ -130,7 +134,7 @@ class ModelResidency:
     def async_store_server_kind(self) -> None:
         """Store the kind of the role's own server once it is known.
 
-        That sets up the entry again, with the entities that fit the kind.
+        That reloads the entry, with the entities that fit the kind.
         """
         kind = self.coordinator.connection.kind
         role = self.role.role
@@ -144,7 +148,7 @@ class ModelResidency:
 
     @callback
     def _server_changed(self) -> None:
-        """Compare what the server reports with the poll before."""
+        """Compare what the server reports with the previous poll."""
         coordinator = self.coordinator
         if coordinator.last_update_success and coordinator.data is not None:
             loaded = self.loaded
@@ -172,7 +176,10 @@ class ModelResidency:
             self.event_occurred.notify(event)
 
     def _was_due(self, model: LoadedModel) -> bool:
-        """Return whether a model had to be unloaded by now, as far as is known."""
+        """Return whether an unload was expected.
+
+        Its keep_alive was over, or the server does not follow keep_alive.
+        """
         if (
             self.keep_alive.nanoseconds == 0
             or ServerCapability.KEEP_ALIVE not in self.capabilities
@@ -182,14 +189,14 @@ class ModelResidency:
             return model.expires_at <= dt_util.utcnow() + RECENT
         if model.is_indefinite or self.keep_alive.seconds is None:
             return False
-        # The server does not report the time: the last use of Home Agent tells it.
+        # The server does not report the time: estimate it from the last request.
         ended = self.use.last_ended
         stay = timedelta(seconds=self.keep_alive.seconds)
         return ended is None or ended + stay <= dt_util.utcnow() + RECENT
 
     @callback
     def _requests_changed(self) -> None:
-        """Notify that a request has started, or poll what an ended one has changed."""
+        """Notify that a request has started, or poll the server if all have ended."""
         if self.use.running_requests or not self.coordinator.lists_models:
             self.changed.notify()
         else:

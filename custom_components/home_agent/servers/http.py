@@ -141,7 +141,7 @@ class HttpClient:
         """Send a request; raise a ModelServerError for every way it can fail.
 
         timeout, in seconds, takes the place of the idle timeout; headers go with
-        this request in addition to those of all. The whole takes SIGNS_OF_LIFE
+        this request in addition to those of the client. The whole takes SIGNS_OF_LIFE
         timeouts at most. A POST request that the server is not ready for (status
         503) is sent again until timeout is over; after any other failure it is not.
         """

@@ -47,7 +47,7 @@ from .openai_requests import openai_message, reasoning_effort
 
 _LOGGER = logging.getLogger(__name__)
 
-# A server that refuses one of these gets the same request without it.
+# Fields that are left out once the server has refused them.
 _OPTIONAL_FIELDS: Final = ("keep_alive", "stream_options", "tool_choice", "ttl")
 _REASONING: Final = "reasoning_content"
 
@@ -55,9 +55,9 @@ _REASONING: Final = "reasoning_content"
 class OpenAICompatibleServer(ModelServer):
     """A server that takes OpenAI's requests.
 
-    Nobody promises that a keep_alive has an effect here. An unknown server gets
-    it all the same (all local servers known to us ignore it or pass it on)
-    until it refuses; a known cloud never does.
+    The API does not define keep_alive. It is sent to servers in the user's network,
+    and to those that the user declared their own, until the server refuses it: the
+    local servers known to Home Agent ignore it or pass it on.
     """
 
     kind = ServerKind.OPENAI_COMPATIBLE
@@ -142,14 +142,14 @@ class OpenAICompatibleServer(ModelServer):
         if any(position is not None for position in positions):
             in_order = {item.integer("index"): item for item in items}
             if set(in_order) != set(range(len(items))):
-                raise answer.malformed("data", "a list in which each index is once")
+                raise answer.malformed("data", "a list in which each index occurs once")
             items = [in_order[position] for position in range(len(items))]
         vectors = [item.value("embedding") for item in items]
         return answer.checked_vectors("data", vectors, len(texts))
 
     @override
     async def check(self) -> None:
-        """Raise a ModelServerError if the server is away or refuses the key."""
+        """Raise a ModelServerError if the server is unreachable or refuses the key."""
         await self._models_answer()
 
     @override
@@ -160,12 +160,12 @@ class OpenAICompatibleServer(ModelServer):
 
     @override
     async def loaded_models(self, names: Collection[str]) -> list[LoadedModel] | None:
-        """Return None: the API has no such list."""
+        """Return None: the API does not report loaded models."""
         return None
 
     @override
     async def load(self, request: LoadRequest) -> None:
-        """Ask the model for one token: the server loads it if it must."""
+        """Send the smallest request possible, which makes the server load the model."""
         body: JsonObject = {"model": request.model, "input": ["."]}
         endpoint = "embeddings"
         if not request.embedding:

@@ -1,4 +1,4 @@
-"""The issue "not_held": the server keeps the model for another time than was sent."""
+"""The issue "not_held": the model stays for another time than the keep_alive that was sent."""
 
 from datetime import datetime, timedelta
 from typing import Final
@@ -11,30 +11,30 @@ from ...servers.base import LoadedModel, ServerKind
 from ..state import ModelResidency
 from .issues import clear_issue, raise_issue
 
-# How often in a row another time must be seen: another client may ask in between.
+# Mismatches in a row before the issue is raised; another client can cause one.
 _OFTEN: Final = 3
-# A poll is right about the expiry up to this: clocks and answers take their time.
-_SLACK_SECONDS: Final = 10.0
-_SLACK_SHARE: Final = 0.1
+# Tolerance of the comparison: clocks differ, and a response takes its time.
+_TOLERANCE_SECONDS: Final = 10.0
+_TOLERANCE_SHARE: Final = 0.1
 
 
 class NotHeldCheck:
     """Compares after each turn what Ollama reports with the keep_alive that was sent.
 
-    Only Ollama reports when it will unload a model by a request's keep_alive.
+    Only Ollama reports an expiry that follows from the keep_alive of a request.
     """
 
     def __init__(self, residency: ModelResidency) -> None:
         """Check after each turn of the role until the entry is unloaded."""
         self._residency = residency
-        self._times_missed = 0
+        self._mismatches = 0
         residency.entry.async_on_unload(
             residency.use.turn_ended.add(self._turn_ended),
         )
 
     @callback
     def _turn_ended(self, record: TurnRecord) -> None:
-        """Ask the server in the background."""
+        """Check in the background after a turn of this role on Ollama."""
         residency = self._residency
         if (
             record.subentry_id == residency.subentry.subentry_id
@@ -50,18 +50,18 @@ class NotHeldCheck:
         residency, use = self._residency, self._residency.use
         if (ended := use.last_ended) is None:
             return
-        await residency.coordinator.async_refresh_if_before(ended)
+        await residency.coordinator.async_refresh_if_older_than(ended)
         model = residency.loaded
         if model is None or model.is_busy or use.last_ended != ended:
             return
         if use.last_subentry_id != residency.subentry.subentry_id:
             return
         if self._is_held(model, ended):
-            self._times_missed = 0
+            self._mismatches = 0
             clear_issue("not_held", residency)
             return
-        self._times_missed += 1
-        if self._times_missed >= _OFTEN:
+        self._mismatches += 1
+        if self._mismatches >= _OFTEN:
             raise_issue(
                 "not_held",
                 residency,
@@ -77,8 +77,8 @@ class NotHeldCheck:
         if model.expires_at is None:
             return False
         expected = ended + timedelta(seconds=seconds)
-        slack = max(_SLACK_SECONDS, _SLACK_SHARE * seconds)
-        return abs((model.expires_at - expected).total_seconds()) < slack
+        tolerance = max(_TOLERANCE_SECONDS, _TOLERANCE_SHARE * seconds)
+        return abs((model.expires_at - expected).total_seconds()) < tolerance
 
 
 def _minutes(model: LoadedModel) -> int:
