@@ -256,7 +256,7 @@ async def test_broken_arguments_are_told_to_the_model(
         messages = server.sent("/v1/chat/completions")[-1]["messages"]
     assert not calls
     assert messages[-1]["role"] == "tool"
-    assert "no complete JSON object" in messages[-1]["content"]
+    assert "not a complete JSON object" in messages[-1]["content"]
     assert messages[-1]["tool_call_id"] == messages[-2]["tool_calls"][0]["id"]
 
 

@@ -55,11 +55,12 @@ class ModelUse:
 
     users are the roles of all loaded config entries that use the model.
     running_requests counts the requests that have not ended, loading_requests those
-    of them that only load the model, running_turns the turns. primed_prefix is the key of the prompt prefix
-    that the server evaluated last, None if that is not known. unload_requested says
-    that Home Agent itself asked the server to unload the model. load_lock is held
-    while the model is loaded or primed, so that two callers do not load it twice.
-    context_length is the context that the server reports, in tokens.
+    of them that only load the model, running_turns the turns. primed_prefix is the
+    key of the prompt prefix that the server evaluated last, None if that is not known.
+    unload_requested says that Home Agent itself asked the server to unload the model.
+    load_lock is held while the model is loaded or primed, so that two callers do not
+    load it twice. context_length is the context that the server reports, in tokens.
+    last_ended is when the last request ended, last_subentry_id whose turn ended last.
     """
 
     history: UseHistory = field(default_factory=UseHistory)

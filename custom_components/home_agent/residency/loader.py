@@ -135,7 +135,7 @@ class ModelLoader:
         await self._preparing.async_run(self._async_prepare)
 
     async def _async_prepare(self) -> None:
-        """Load the model; a failure is only logged, the request that follows reports it."""
+        """Load the model; only log a failure, the request that follows reports it."""
         if not self.prepares:
             return
         try:

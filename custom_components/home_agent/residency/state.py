@@ -85,7 +85,7 @@ class ModelResidency:
 
     @property
     def may_be_warmed(self) -> bool:
-        """Return whether the model may be loaded and primed before a request needs it."""
+        """Return whether the model may be loaded before a request needs it."""
         return self.coordinator.may_be_warmed(self.role.model)
 
     @property

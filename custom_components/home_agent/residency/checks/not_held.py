@@ -1,4 +1,4 @@
-"""The issue "not_held": the model stays for another time than the keep_alive that was sent."""
+"""The issue "not_held": the model stays for another time than was sent."""
 
 from datetime import datetime, timedelta
 from typing import Final
