@@ -246,7 +246,8 @@ async def test_a_server_that_is_away_is_tried_again(
 ) -> None:
     """Less and less often, with one warning, until it is back."""
     await make_entry(ollama.url, embedding={})
-    away = Fault(status=503, body={"error": "server busy"})
+    # Not 503 "server busy": the client itself waits for such a server.
+    away = Fault(status=500, body={"error": "out of memory"})
     ollama.faults.extend([away] * 3)
     await index_now(home, freezer)
     for minutes in (1, 2, 4):
