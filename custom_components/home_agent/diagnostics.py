@@ -64,7 +64,10 @@ def _server(coordinator: ServerCoordinator) -> dict[str, Any]:
         "kind": coordinator.connection.kind,
         "answers": coordinator.last_update_success,
         "keep_alive_refused": coordinator.connection.keep_alive_refused,
-        "loaded": [asdict(model) for model in coordinator.data or ()],
+        "loaded": [
+            asdict(model) | {"names": sorted(model.names)}
+            for model in coordinator.data or ()
+        ],
     }
 
 

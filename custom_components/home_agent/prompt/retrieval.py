@@ -80,7 +80,8 @@ def _entity_text(hass: HomeAssistant, match: EntityMatch) -> str:
     A small model copies a list of names as one name, which no tool finds.
     """
     entity = match.entity
-    name, *aliases = entity.names
+    # An entity may have no name at all; tools take its id then.
+    name, *aliases = entity.names or (entity.entity_id,)
     kind = ", ".join((entity.domain, *entity.areas[:1]))
     lines = [f"- {name} ({kind}): {live_state(hass, entity.entity_id)}"]
     return "\n".join([*lines, *(f"  alias: {alias}" for alias in aliases)])

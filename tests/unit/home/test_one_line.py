@@ -131,6 +131,6 @@ async def test_nothing_on_the_wire_has_their_lines(
         for message in ollama.sent("/api/chat")[-1]["messages"]
         if message["role"] == "tool"
     )
-    (lamp, *_) = json.loads(answer)["entities"]
+    (lamp, *_) = json.loads(answer)["data"]["entities"]
     assert f"Torch {AS_ONE_LINE}" in lamp["names"]
     assert "\\n" not in answer

@@ -432,7 +432,7 @@ async def test_the_log_says_which_rankings_were_used(
     caplog.clear()
     await ollama.stop()
     await find(home, "reading lamp", domain="light")
-    assert "Searching without embeddings: CannotConnect" in caplog.text
+    assert "Searching without embeddings: Connect" in caplog.text
     assert "Rankings of 2 allowed entities: dense not used, lexical 1" in caplog.text
     assert "mode lexical" in caplog.text
     ours = [
