@@ -48,7 +48,9 @@ async def send(
 async def send_all(server: str, paths: list[Path]) -> None:
     """Send the requests of some files again, and write the answers to them."""
     timeout = aiohttp.ClientTimeout(total=None, sock_read=600)
-    async with aiohttp.ClientSession(timeout=timeout) as session:
+    # llama.cpp closes a kept connection after each stream.
+    connector = aiohttp.TCPConnector(force_close=True)
+    async with aiohttp.ClientSession(timeout=timeout, connector=connector) as session:
         for path in paths:
             content = await asyncio.to_thread(_read, path)
             if isinstance(content, list):

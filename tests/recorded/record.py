@@ -10,6 +10,7 @@ not written, and what was in them is removed wherever it comes up again.
 
 import argparse
 import asyncio
+from base64 import b64encode
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -18,6 +19,7 @@ from typing import Self
 
 import aiohttp
 from aiohttp import hdrs, web
+from multidict import CIMultiDict
 from yarl import URL
 
 from .exchange import (
@@ -59,8 +61,10 @@ class Chunks:
 
     def add(self, piece: bytes, is_end_of_chunk: bool) -> None:
         """Add what has come; a chunk may come in several pieces."""
-        self._pieces.append(piece)
-        if is_end_of_chunk:
+        if piece:
+            self._pieces.append(piece)
+        # The end of the last chunk may come again, with nothing in it.
+        if is_end_of_chunk and self._pieces:
             self._chunks.append(b"".join(self._pieces))
             self._pieces.clear()
 
@@ -74,11 +78,15 @@ class Recorder:
 
     def __init__(self, server: str, folder: Path) -> None:
         """Pass requests on to the address server."""
-        self._server = server.rstrip("/")
-        address = URL(self._server)
+        address = URL(server.rstrip("/"))
         # A name and password in the address go to the server, and nowhere else.
-        self.shown_server = str(address.with_user(None))
-        self._secrets = [part for part in (address.user, address.password) if part]
+        self.shown_server = str(address.with_user(None)).rstrip("/")
+        self._secrets: list[str] = []
+        self._login = ""
+        if address.password:
+            login = f"{address.user}:{address.password}".encode()
+            self._login = f"Basic {b64encode(login).decode()}"
+            self._secrets = [address.password, self._login]
         self._folder = folder
         self._count = 0
         self._session: aiohttp.ClientSession | None = None
@@ -92,7 +100,11 @@ class Recorder:
         # A model may think for long: only the client decides when it is too long.
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=10)
         self._session = aiohttp.ClientSession(
-            timeout=timeout, auto_decompress=False, skip_auto_headers=["User-Agent"]
+            # llama.cpp closes a kept connection after each stream.
+            connector=aiohttp.TCPConnector(force_close=True),
+            timeout=timeout,
+            auto_decompress=False,
+            skip_auto_headers=["User-Agent"],
         )
         app = web.Application(client_max_size=_MAX_REQUEST)
         app.router.add_route("*", "/{tail:.*}", self._pass_on)
@@ -123,17 +135,21 @@ class Recorder:
         """Pass a request on, and its answer back."""
         assert self._session is not None
         body = await request.read()
-        headers = {
-            name: value
+        headers = CIMultiDict(
+            (name, value)
             for name, value in request.headers.items()
             if name.lower() not in _NOT_PASSED_ON
-        }
+        )
+        headers[hdrs.ACCEPT_ENCODING] = "identity"
+        if self._login:
+            # A key of the client takes the place of the password.
+            headers.setdefault(hdrs.AUTHORIZATION, self._login)
         try:
             answer = await self._session.request(
                 request.method,
-                URL(self._server + request.raw_path, encoded=True),
+                URL(self.shown_server + request.raw_path, encoded=True),
                 data=body or None,
-                headers={**headers, "Accept-Encoding": "identity"},
+                headers=headers,
                 allow_redirects=False,
             )
         except aiohttp.ClientError as err:
@@ -183,8 +199,9 @@ class Recorder:
     ) -> None:
         """Write an exchange to the next file, without secrets."""
         self._count += 1
-        endpoint = re.sub(r"\W+", "_", request.path).strip("_") or "root"
-        name = f"{self._count:03}_{request.method.lower()}_{endpoint[:40]}.json"
+        endpoint = "_".join(request.path.split("/")[-2:])
+        endpoint = re.sub(r"\W+", "_", endpoint).strip("_") or "start"
+        name = f"{self._count:03}_{request.method.lower()}_{endpoint}.json"
         exchange = make_exchange(
             request.method,
             request.path_qs,
