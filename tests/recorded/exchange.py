@@ -35,7 +35,8 @@ _PLAIN_HEADERS = KEPT_HEADERS | {
 }
 _SECRET_PARAMETERS = ("key", "token", "secret", "password")
 
-type End = Literal["complete", "server closed", "client closed"]
+# Not a type statement: the recorder runs on Python 3.11 too.
+End = Literal["complete", "server closed", "client closed"]
 
 
 @dataclass(frozen=True)

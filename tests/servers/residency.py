@@ -36,7 +36,7 @@ class Resident:
 
 
 class Memory:
-    """The models in memory and what becomes of them."""
+    """The models in memory: it loads, reloads, evicts and expires them."""
 
     def __init__(
         self, clock: Clock, capacity: int, max_models: int, default_seconds: float
@@ -140,7 +140,7 @@ class Memory:
         return (num_ctx or DEFAULT_NUM_CTX) != loaded_for
 
     async def _make_room(self, size: int) -> None:
-        """Push out what does not fit: the shortest keep_alive first, if idle."""
+        """Unload idle models until it fits, the shortest keep_alive first."""
         while self.residents and not self._fits(size):
             idle = [item for item in self.residents.values() if item.users == 0]
             if idle:
@@ -151,7 +151,7 @@ class Memory:
                 )
 
     def _fits(self, size: int) -> bool:
-        """Return whether a model fits beside the others."""
+        """Return whether a model fits in memory with the others."""
         used = sum(item.size for item in self.residents.values())
         return len(self.residents) < self._max_models and used + size <= self._capacity
 
@@ -161,6 +161,6 @@ class Memory:
             await self._changed.wait_for(done)
 
     async def _notify(self) -> None:
-        """Tell those who wait that a request has ended."""
+        """Wake the requests that wait for another one to end."""
         async with self._changed:
             self._changed.notify_all()

@@ -12,7 +12,12 @@ from homeassistant.core import HomeAssistant
 from homeassistant.helpers.aiohttp_client import async_get_clientsession
 import pytest
 
-from custom_components.home_agent.servers.base import Connection, ModelServer, collect
+from custom_components.home_agent.servers.base import (
+    Connection,
+    ModelCapability,
+    ModelServer,
+    collect,
+)
 from custom_components.home_agent.servers.errors import ModelServerError
 from custom_components.home_agent.servers.llama_cpp import LlamaCppServer
 from custom_components.home_agent.servers.messages import ChatAnswer, ChatRequest
@@ -192,3 +197,77 @@ async def cut(case: Case, replay: Replay, server: ModelServer) -> int:
         else:
             assert answer == whole, count
     return errors
+
+
+async def test_an_error_in_a_stream(session: aiohttp.ClientSession) -> None:
+    """Ollama's runner was killed: the last line of the stream is an error."""
+    (exchange,) = load_folder(RECORDED / "ollama_broken").values()
+    async with Replay([exchange]) as replay:
+        server = OllamaServer(session, Connection(replay.url))
+        for replay.is_byte_by_byte in (False, True):
+            with pytest.raises(ModelServerError) as caught:
+                await collect(server.chat_stream(REQUEST))
+            assert "an error was encountered" in caught.value.detail
+        replay.is_framed = False
+        for count in range(len(exchange.raw)):
+            replay.cut_after = count
+            with pytest.raises(ModelServerError):
+                await collect(server.chat_stream(REQUEST))
+
+
+@pytest.mark.parametrize(
+    ("name", "status", "text"),
+    [
+        ("error_too_long", 400, "exceeds the available context size"),
+        ("error_tool_choice", 400, "Invalid tool_choice"),
+        ("error_tools", 500, "Failed to parse tools"),
+        ("error_loading", 503, "Loading model"),
+    ],
+)
+async def test_refusals_of_llama_cpp(
+    session: aiohttp.ClientSession, name: str, status: int, text: str
+) -> None:
+    """The status and the server's own words are in the error."""
+    exchange = load_folder(RECORDED / "llama_cpp")[name]
+    async with Replay([exchange]) as replay:
+        # A server that loads its model may be waited for, but not for long.
+        server = LlamaCppServer(session, Connection(replay.url, idle_timeout=0.2))
+        for replay.is_byte_by_byte in (False, True):
+            with pytest.raises(ModelServerError) as caught:
+                await server.chat(REQUEST)
+            assert (caught.value.status, text in caught.value.detail) == (status, True)
+            with pytest.raises(ModelServerError) as caught:
+                await collect(server.chat_stream(REQUEST))
+            assert (caught.value.status, text in caught.value.detail) == (status, True)
+
+
+async def test_tokens_and_vectors_of_llama_cpp(session: aiohttp.ClientSession) -> None:
+    """Prompts are counted by the server, and vectors come in order."""
+    exchanges = load_folder(RECORDED / "llama_cpp")
+    answers = [exchanges[n] for n in ("tokenize", "apply_template", "embeddings")]
+    async with Replay(answers) as replay:
+        server = LlamaCppServer(session, Connection(replay.url))
+        count = len(exchanges["tokenize"].json["tokens"])
+        assert await server.count_tokens(REQUEST) == count == 4
+        first, second = exchanges["embeddings"].json["data"]
+        assert await server.embed("model", ["Kitchen Light", "Bedroom"]) == [
+            first["embedding"],
+            second["embedding"],
+        ]
+
+
+async def test_lists_and_vectors_of_ollama(session: aiohttp.ClientSession) -> None:
+    """Models come with their capabilities, and vectors in order."""
+    exchanges = load_folder(RECORDED / "ollama")
+    async with Replay(
+        [exchanges[n] for n in ("tags", "show", "embed_texts")]
+    ) as replay:
+        server = OllamaServer(session, Connection(replay.url))
+        models = await server.list_models()
+        assert [model.name for model in models] == [
+            model["name"] for model in exchanges["tags"].json["models"]
+        ]
+        assert all(model.may(ModelCapability.TOOLS) for model in models)
+        assert not any(model.may(ModelCapability.EMBEDDING) for model in models)
+        vectors = await server.embed("model", ["Kitchen Light", "Bedroom"])
+        assert vectors == exchanges["embed_texts"].json["embeddings"]

@@ -1,4 +1,4 @@
-"""The stand-in Ollama answers as a real one did (tests/recorded/ollama, v0.24.0)."""
+"""The stand-ins answer as real servers did (tests/recorded, Ollama v0.24.0)."""
 
 from collections.abc import AsyncIterator
 import json
@@ -11,6 +11,7 @@ from yarl import URL
 
 from tests.recorded.exchange import Exchange, load_folder
 from tests.servers import OllamaStandIn, Reply, RuleBrain, StandInModel, ToolUse
+from tests.servers.others import LlamaCppStandIn
 
 FOLDER = Path(__file__).parents[1] / "recorded" / "ollama"
 TABLE = FOLDER.with_name("ollama_refusals.json")
@@ -98,6 +99,28 @@ async def test_shape_of_answers(server: OllamaStandIn, name: str) -> None:
     assert shape(parsed(ours), MORE.get(name, ())) == shape(
         parsed(recorded), MORE.get(name, ())
     )
+
+
+async def test_the_stand_in_of_llama_cpp(socket_enabled: None) -> None:
+    """What it has of /props and of errors is as a real llama.cpp has it."""
+    recorded = load_folder(FOLDER.with_name("llama_cpp"))
+    body = recorded["apply_template"].body
+    async with LlamaCppStandIn(models=["tiny"]) as stand_in:
+
+        async def answer(method: str, path: str, body: Any = None) -> Any:
+            return await (await send(stand_in.url, method, path, body)).json()
+
+        props = await answer("GET", "/props")
+        template = await answer("POST", "/apply-template", body)
+        tokens = await answer("POST", "/tokenize", recorded["tokenize"].body)
+        stand_in.state = "loading"
+        assert await answer("GET", "/props") == recorded["props_loading"].json
+    real = recorded["props"].json
+    settings = real["default_generation_settings"]
+    real["default_generation_settings"] = {"n_ctx": settings["n_ctx"]}
+    assert shape(props) == shape({key: real[key] for key in props})
+    assert shape(template) == shape(recorded["apply_template"].json)
+    assert shape(tokens) == shape(recorded["tokenize"].json)
 
 
 async def test_the_recorded_prompt_that_was_cut(server: OllamaStandIn) -> None:
