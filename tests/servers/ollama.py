@@ -8,10 +8,10 @@ but for models, chat and embeddings.
 python -m tests.servers --port 11434 --load-seconds 2
 """
 
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from ipaddress import ip_address
-from typing import Any, override
+from typing import Any, Self, override
 
 from aiohttp import web
 
@@ -30,28 +30,27 @@ _INDEFINITE_SECONDS = 2**63 / 1e9
 # server/routes.go, allowedHost.
 _LOCAL_ENDINGS = (".localhost", ".local", ".internal")
 
+# What a request may hold, by its path; a path that is not here takes no body.
+_STRUCTS: dict[str, Struct] = {
+    "/api/show": requests.SHOW,
+    "/api/pull": requests.PULL,
+    "/api/chat": requests.CHAT,
+    "/api/generate": requests.GENERATE,
+    "/api/embed": requests.EMBED,
+    "/api/embeddings": requests.EMBEDDING,
+    "/v1/chat/completions": requests.V1_CHAT,
+    "/v1/embeddings": requests.V1_EMBED,
+}
+
 type Call = Callable[[web.Request, Any], Awaitable[web.StreamResponse]]
 
 
 class OllamaStandIn(OllamaEngine):
     """Ollama without a model behind it."""
 
-    def __init__(
-        self, models: Iterable[StandInModel] = DEFAULT_MODELS, **options: Any
-    ) -> None:
-        """Have these models; the options are those of OllamaEngine."""
-        super().__init__(models, **options)
-        # What a request may hold, by its path; what is not here has no body.
-        self._structs: Mapping[str, Struct] = {
-            "/api/show": requests.SHOW,
-            "/api/pull": requests.PULL,
-            "/api/chat": requests.CHAT,
-            "/api/generate": requests.GENERATE,
-            "/api/embed": requests.EMBED,
-            "/api/embeddings": requests.EMBEDDING,
-            "/v1/chat/completions": requests.V1_CHAT,
-            "/v1/embeddings": requests.V1_EMBED,
-        }
+    @override
+    async def start(self, port: int = 0) -> Self:
+        """Listen on loopback; port 0 takes any that is free."""
         handlers: dict[tuple[str, str], Call] = {
             ("GET", "/"): self._root,
             ("HEAD", "/"): self._root,
@@ -73,10 +72,11 @@ class OllamaStandIn(OllamaEngine):
         self.routes = {
             key: self._with_refusals(handler) for key, handler in handlers.items()
         }
+        return await super().start(port)
 
     @override
     async def _answer(self, request: web.Request, raw: bytes) -> web.StreamResponse:
-        """Return the answer to a request; other hosts' names are refused."""
+        """Return the answer to a request; refuse one with a foreign header Host."""
         if not _is_local(request.host):
             return web.Response(status=403)
         shorter = request.path.rstrip("/")
@@ -88,7 +88,7 @@ class OllamaStandIn(OllamaEngine):
     @override
     def decode(self, request: web.Request, raw: bytes) -> Json:
         """Return the body of a request as Go reads it into a struct."""
-        struct = self._structs.get(request.path)
+        struct = _STRUCTS.get(request.path)
         if struct is None:
             return {}
         if not raw.strip():
