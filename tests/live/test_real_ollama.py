@@ -1,8 +1,10 @@
 """The integration on a real Ollama, where one is at hand.
 
 Set HOME_AGENT_TEST_OLLAMA to its address and HOME_AGENT_TEST_MODEL to a small model.
+Other models may be loaded there.
 """
 
+from collections.abc import Callable
 from datetime import timedelta
 import os
 
@@ -14,6 +16,7 @@ import pytest
 from custom_components.home_agent.keep_alive import KeepAlive
 from custom_components.home_agent.servers.base import (
     Connection,
+    LoadedModel,
     ModelServer,
     ServerKind,
 )
@@ -22,7 +25,10 @@ from custom_components.home_agent.servers.messages import LoadRequest
 from tests.conftest import MakeEntry, say, speech
 
 URL = os.environ.get("HOME_AGENT_TEST_OLLAMA", "")
-MODEL = os.environ.get("HOME_AGENT_TEST_MODEL", "smol")
+NAME = os.environ.get("HOME_AGENT_TEST_MODEL", "smol")
+MODEL = NAME if ":" in NAME else f"{NAME}:latest"
+# Looks at the server until it shows something: it needs some milliseconds.
+LOOKS = 1000
 
 pytestmark = [
     pytest.mark.live,
@@ -56,17 +62,18 @@ async def test_keep_alive_holds(
     session = async_get_clientsession(home)
     server = await connect(session, Connection(URL))
     assert server.kind is ServerKind.OLLAMA
-    if seconds == 0:
-        await assert_leaves(server)
-        return
-    (model,) = await server.loaded_models(()) or []
-    assert model.context_length == 1024
-    if seconds is None:
-        assert model.is_indefinite
-    else:
-        assert model.expires_at is not None
-        left = model.expires_at - dt_util.utcnow()
-        assert abs(left - timedelta(seconds=seconds)) < timedelta(seconds=5)
+    expected = dt_util.utcnow() + timedelta(seconds=seconds or 0)
+
+    def is_held(model: LoadedModel | None) -> bool:
+        if seconds == 0 or model is None:
+            return seconds == 0 and model is None
+        if model.expires_at is None or seconds is None:
+            return model.is_indefinite and seconds is None
+        return abs(model.expires_at - expected) < timedelta(seconds=5)
+
+    await until(server, is_held)
+    if model := await loaded(server):
+        assert model.context_length == 1024
 
 
 async def test_sensors_agree(home: HomeAssistant, make_entry: MakeEntry) -> None:
@@ -87,40 +94,48 @@ async def test_sensors_agree(home: HomeAssistant, make_entry: MakeEntry) -> None
 
     async def agree() -> None:
         await home.async_block_till_done(wait_background_tasks=True)
-        await coordinator.async_refresh()
-        models = await server.loaded_models(()) or []
-        state = home.states.get("sensor.agent_residency")
-        assert state
-        assert state.state == ("loaded" if models else "unloaded")
-        until = home.states.get("sensor.agent_loaded_until")
-        memory = home.states.get("sensor.agent_memory")
-        assert until
-        assert memory
-        if not models:
-            assert (until.state, memory.state) == ("unknown", "unknown")
-            return
-        (model,) = models
-        assert model.expires_at
-        assert model.size_bytes
-        shown = dt_util.parse_datetime(until.state)
-        assert shown
-        assert abs(shown - model.expires_at) < timedelta(seconds=2)
-        assert abs(float(memory.state) - model.size_bytes / 1e9) < 0.01
+        for _ in range(LOOKS):
+            await coordinator.async_refresh()
+            if shows(home, model := await loaded(server)):
+                return
+        pytest.fail(f"the sensors do not show {model}")
 
     await agree()
-    assert await server.loaded_models(())
+    assert await loaded(server)
     assert speech(await say(home, "Hello"))
     await agree()
     await home.services.async_call(
         "button", "press", {"entity_id": "button.agent_unload"}, blocking=True
     )
-    await assert_leaves(server)
+    await until(server, is_gone)
     await agree()
     await home.services.async_call("home_agent", "load_model", {}, blocking=True)
     await agree()
     await server.unload(MODEL)
-    await assert_leaves(server)
+    await until(server, is_gone)
     await agree()
+
+
+def shows(home: HomeAssistant, model: LoadedModel | None) -> bool:
+    """Return whether the sensors show what the server reports."""
+
+    def state(name: str) -> str:
+        found = home.states.get(f"sensor.agent_{name}")
+        assert found
+        return found.state
+
+    residency, memory = state("residency"), state("memory")
+    expires_at = dt_util.parse_datetime(state("loaded_until"))
+    if model is None:
+        return (residency, memory, expires_at) == ("unloaded", "unknown", None)
+    if residency != "loaded" or expires_at is None or memory == "unknown":
+        return False
+    assert model.expires_at
+    assert model.size_bytes
+    return (
+        abs(expires_at - model.expires_at) < timedelta(seconds=2)
+        and abs(float(memory) - model.size_bytes / 1e9) < 0.01
+    )
 
 
 async def test_load_and_unload(hass: HomeAssistant) -> None:
@@ -129,16 +144,32 @@ async def test_load_and_unload(hass: HomeAssistant) -> None:
     await server.load(
         LoadRequest(model=MODEL, keep_alive=KeepAlive.parse("-1"), num_ctx=1024)
     )
-    assert [model.is_indefinite for model in await server.loaded_models(()) or ()] == [
-        True
-    ]
+    await until(server, lambda model: model is not None and model.is_indefinite)
     await server.unload(MODEL)
-    await assert_leaves(server)
+    await until(server, is_gone)
 
 
-async def assert_leaves(server: ModelServer) -> None:
-    """Ask until the model is gone: the server needs a moment."""
-    for _ in range(500):
-        if not await server.loaded_models(()):
+async def loaded(server: ModelServer) -> LoadedModel | None:
+    """Return the model as the server reports it, None if it is not loaded."""
+    models = await server.loaded_models(()) or []
+    return next((model for model in models if model.name == MODEL), None)
+
+
+async def until(
+    server: ModelServer, is_so: Callable[[LoadedModel | None], bool]
+) -> None:
+    """Look until the server reports something.
+
+    For some milliseconds after an answer it reports what was before.
+    """
+    model = None
+    for _ in range(LOOKS):
+        model = await loaded(server)
+        if is_so(model):
             return
-    pytest.fail("the model does not leave")
+    pytest.fail(f"the server keeps reporting {model}")
+
+
+def is_gone(model: LoadedModel | None) -> bool:
+    """Return whether the model is not loaded."""
+    return model is None

@@ -1,4 +1,4 @@
-"""What a stand-in answers: scripted replies, else simple commands by rules."""
+"""What a stand-in answers: scripted replies, else answers to simple commands."""
 
 from collections import deque
 from collections.abc import Iterable
@@ -18,7 +18,10 @@ class ToolUse:
 
 @dataclass(frozen=True)
 class Reply:
-    """What a model says; chunks cuts the content for the stream."""
+    """What a model says.
+
+    chunks are the pieces of the content in a stream; without them each word is one.
+    """
 
     content: str = ""
     thinking: str = ""
@@ -35,7 +38,7 @@ class Reply:
 
 @dataclass(frozen=True)
 class ChatCall:
-    """What a stand-in was asked, the same for every API."""
+    """A request to a stand-in, in one form for every API."""
 
     model: str
     messages: list[dict[str, Any]]
@@ -60,14 +63,14 @@ def text_of(message: dict[str, Any]) -> str:
 
 
 class RuleBrain:
-    """Gives the replies it was given, and then understands simple commands.
+    """Gives its scripted replies first, and then understands simple commands.
 
     "turn on the kitchen light", "set the desk lamp to 40 percent", "what is the
     temperature in the bedroom", "ask the other model ...", "find ...".
     """
 
     def __init__(self, replies: Iterable[Reply] = ()) -> None:
-        """Give these replies first."""
+        """Script these replies."""
         self.replies: deque[Reply] = deque(replies)
 
     def __call__(self, call: ChatCall) -> Reply:
@@ -76,7 +79,7 @@ class RuleBrain:
             return self.replies.popleft()
         if call.last.get("role") == "tool":
             return _after_tool(call)
-        # What is told beside the question stands in front of it.
+        # The context attached to a question stands in front of it.
         text = text_of(call.last).rpartition("\n\n")[2]
         uses = [
             use
@@ -121,10 +124,10 @@ def _tool_use(call: ChatCall, command: str) -> ToolUse | None:
 
 def _target(call: ChatCall, words: str) -> dict[str, Any]:
     """Return the arguments that name an entity of the prompt or of the question."""
-    told = "\n".join((text_of(call.messages[0]), text_of(call.last)))
+    text = "\n".join((text_of(call.messages[0]), text_of(call.last)))
     names = [
         name.strip().strip("'\"")
-        for line in re.findall(r"names: (.+)|^- (.+?) \(", told, re.MULTILINE)
+        for line in re.findall(r"names: (.+)|^- (.+?) \(", text, re.MULTILINE)
         for name in "".join(line).split(",")
     ]
     wanted = set(words.lower().removeprefix("the ").split())

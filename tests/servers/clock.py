@@ -9,10 +9,10 @@ from typing import Protocol
 
 
 class Timer(Protocol):
-    """A call that is still to come."""
+    """A call that a clock will make."""
 
     def cancel(self) -> None:
-        """Do not make the call."""
+        """Cancel the call."""
 
 
 class Clock:
@@ -39,7 +39,7 @@ class _ManualTimer:
         self.callback: Callable[[], None] | None = callback
 
     def cancel(self) -> None:
-        """Do not make the call."""
+        """Cancel the call."""
         self.callback = None
 
 

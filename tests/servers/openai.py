@@ -40,9 +40,9 @@ type Strictness = Literal["lenient", "openai", "groq", "mistral", "gemini"]
 class OpenAIStandIn(StandIn):
     """A server that takes OpenAI's requests.
 
-    strictness is whose words an unknown field is refused with. fragments cuts
-    the arguments of tool calls into so many pieces; reasoning_field is where
-    thinking goes; done says whether streams end with [DONE].
+    strictness names the service whose error an unknown field gets. The arguments of
+    a tool call are streamed in as many pieces as fragments; reasoning_field is the
+    field of the thinking; done says whether streams end with [DONE].
     """
 
     def __init__(
@@ -106,7 +106,7 @@ class OpenAIStandIn(StandIn):
             {"index": index, "embedding": embed(text, 64)}
             for index, text in enumerate(body["input"])
         ]
-        # The order is not promised.
+        # The API does not promise an order.
         return await self.write_json(request, {"data": data[::-1]})
 
     def _refusal(self, body: dict[str, Any]) -> web.Response | None:

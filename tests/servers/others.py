@@ -1,11 +1,11 @@
-"""Stand-ins for servers that hold their models by means of their own.
+"""Stand-ins for servers with requests of their own to load and unload models.
 
-Each has what its residency is about, by the tables of the server's own
-documentation; questions are answered as by any OpenAI-compatible server.
+Each has those requests, as the server's documentation describes them; chats and
+embeddings are answered as by any OpenAI-compatible server.
 """
 
 import json
-from typing import Any, ClassVar
+from typing import Any, ClassVar, override
 
 from aiohttp import web
 
@@ -18,7 +18,7 @@ def ok(data: Any = None, status: int = 200) -> web.Response:
 
 
 class OtherStandIn(OpenAIStandIn):
-    """What they share: models in memory, by what a question or a request does."""
+    """What they share: which models are loaded, and that a chat loads its model."""
 
     owner: ClassVar[str] = "someone"
     paths: ClassVar[dict[tuple[str, str], str]] = {}
@@ -31,7 +31,7 @@ class OtherStandIn(OpenAIStandIn):
             self.routes[key] = getattr(self, name)
 
     def on_question(self, body: dict[str, Any]) -> None:
-        """Load a model that is asked."""
+        """Load the model of a chat or an embedding."""
         self.loaded.setdefault(body["model"], {})
 
     async def _chat(self, request: web.Request, body: Any) -> web.StreamResponse:
@@ -46,8 +46,8 @@ class OtherStandIn(OpenAIStandIn):
 class LMStudioStandIn(OtherStandIn):
     """LM Studio 0.4, or with old=True 0.3.6.
 
-    A model that a question loads gets the question's ttl and pushes out the
-    one that was loaded so before; an explicit load does neither.
+    A model that a chat loads gets the chat's ttl and evicts the one that was
+    loaded so before (Auto-Evict); a load request does neither.
     """
 
     owner = "organization_owner"
@@ -131,6 +131,12 @@ class LlamaCppStandIn(OtherStandIn):
     state = "ready"
     n_ctx = 4096
 
+    @override
+    def error_body(self, status: int, text: str) -> Any:
+        """Return an error in llama.cpp's form (tools/server/server-common.cpp)."""
+        kind = "unavailable_error" if status == 503 else "invalid_request_error"
+        return {"error": {"message": text, "type": kind, "code": status}}
+
     async def _props(self, request: web.Request, _: Any) -> web.Response:
         if self.state == "loading":
             return ok(self.error_body(503, "Loading model"), 503)
@@ -154,7 +160,10 @@ class LlamaCppStandIn(OtherStandIn):
 
 
 class LlamaCppRouterStandIn(OtherStandIn):
-    """llama.cpp as a router; a load takes as many looks as loading_looks."""
+    """llama.cpp as a router.
+
+    A model is reported as loading the first loading_looks times.
+    """
 
     owner = "llamacpp"
     paths: ClassVar = {
@@ -206,7 +215,7 @@ class LlamaSwapStandIn(OtherStandIn):
             self.routes[("POST", f"/api/models/unload/{name}")] = self._unload
 
     def on_question(self, body: dict[str, Any]) -> None:
-        """Swap to the model that is asked."""
+        """Swap to the model of a chat or an embedding."""
         self.loaded = {body["model"]: {}}
 
     async def _running(self, request: web.Request, _: Any) -> web.Response:
@@ -219,7 +228,7 @@ class LlamaSwapStandIn(OtherStandIn):
 
 
 class LocalAIStandIn(OtherStandIn):
-    """LocalAI; without admin its own requests are refused."""
+    """LocalAI; with admin False it refuses to list, load and unload models."""
 
     paths: ClassVar = {
         ("GET", "/.well-known/localai.json"): "_known",

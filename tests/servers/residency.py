@@ -11,18 +11,23 @@ from dataclasses import dataclass, field
 from .clock import Clock, Timer
 from .go_duration import FOREVER
 
-# What a model is loaded with when neither the request nor the server says.
+# The context in tokens where neither the request nor the server sets one.
 DEFAULT_NUM_CTX = 4096
 
 
 @dataclass
 class Resident:
-    """A model in memory; seconds is its keep_alive."""
+    """A model in memory.
+
+    size is in bytes. num_ctx is the context in tokens that it was loaded with,
+    requested_num_ctx what the request wanted that loaded it, None for nothing.
+    seconds is its keep_alive; expires_at is in Unix seconds.
+    """
 
     name: str
     size: int
     num_ctx: int
-    num_ctx_asked: bool
+    requested_num_ctx: int | None
     seconds: float
     expires_at: float
     users: int = 0
@@ -31,7 +36,7 @@ class Resident:
 
 
 class Memory:
-    """The models in memory and what becomes of them."""
+    """The models in memory: it loads, reloads, evicts and expires them."""
 
     def __init__(
         self, clock: Clock, capacity: int, max_models: int, default_seconds: float
@@ -54,12 +59,15 @@ class Memory:
         *,
         seconds: float | None,
         num_ctx: int | None,
+        largest_num_ctx: int,
         load: Callable[[], float],
     ) -> AsyncIterator[tuple[Resident, float]]:
         """Hold a model for one request; yield it and the seconds of its load.
 
         seconds is the request's keep_alive, None where it has none: a model that
-        is loaded keeps what it has, a new one gets the server's default.
+        is loaded keeps what it has, a new one gets the server's default. num_ctx is
+        the request's context in tokens, None where it has none; a model is loaded
+        with no more than largest_num_ctx.
         """
         started = self._clock.now()
         async with self._loading:
@@ -77,8 +85,8 @@ class Memory:
                 resident = Resident(
                     name,
                     size,
-                    num_ctx or DEFAULT_NUM_CTX,
-                    num_ctx is not None,
+                    min(num_ctx or DEFAULT_NUM_CTX, largest_num_ctx),
+                    num_ctx,
                     keep,
                     self._clock.now() + keep,
                 )
@@ -126,12 +134,13 @@ class Memory:
 
         A model loaded without one keeps its size for requests without one.
         """
-        if num_ctx is None and not resident.num_ctx_asked:
+        if num_ctx is None and resident.requested_num_ctx is None:
             return False
-        return (num_ctx or DEFAULT_NUM_CTX) != resident.num_ctx
+        loaded_for = resident.requested_num_ctx or DEFAULT_NUM_CTX
+        return (num_ctx or DEFAULT_NUM_CTX) != loaded_for
 
     async def _make_room(self, size: int) -> None:
-        """Push out what does not fit: the shortest keep_alive first, if idle."""
+        """Unload idle models until it fits, the shortest keep_alive first."""
         while self.residents and not self._fits(size):
             idle = [item for item in self.residents.values() if item.users == 0]
             if idle:
@@ -142,7 +151,7 @@ class Memory:
                 )
 
     def _fits(self, size: int) -> bool:
-        """Return whether a model fits beside the others."""
+        """Return whether a model fits in memory with the others."""
         used = sum(item.size for item in self.residents.values())
         return len(self.residents) < self._max_models and used + size <= self._capacity
 
@@ -152,6 +161,6 @@ class Memory:
             await self._changed.wait_for(done)
 
     async def _notify(self) -> None:
-        """Tell those who wait that a request has ended."""
+        """Wake the requests that wait for another one to end."""
         async with self._changed:
             self._changed.notify_all()

@@ -51,6 +51,8 @@ type Handler = Callable[[web.Request, dict[str, Any]], Awaitable[web.StreamRespo
 class StandIn:
     """A server on loopback; routes maps (method, path) to a handler."""
 
+    json_type = "application/json; charset=utf-8"
+
     def __init__(
         self,
         *,
@@ -118,7 +120,7 @@ class StandIn:
         self._gate.set()
 
     def error_body(self, status: int, text: str) -> Any:
-        """Return an error in this server's words."""
+        """Return an error in the form that this server gives it."""
         return {"error": text}
 
     async def write_lines(
@@ -151,7 +153,7 @@ class StandIn:
     async def write_json(self, request: web.Request, data: Any) -> web.StreamResponse:
         """Send JSON in one piece, with the fault that is next for it."""
         return await self.write_lines(
-            request, "application/json", [json.dumps(data).encode()]
+            request, self.json_type, [json.dumps(data).encode()]
         )
 
     def _date(self) -> str:
@@ -200,7 +202,18 @@ class StandIn:
                 return web.json_response(body, status=fault.status)
             request["fault"] = fault
         try:
-            body = json.loads(raw) if raw else {}
+            body = self.decode(request, raw)
         except ValueError as err:
-            return web.json_response(self.error_body(400, str(err)), status=400)
+            return self.refusal(request, 400, str(err))
         return await handler(request, body)
+
+    def decode(self, request: web.Request, raw: bytes) -> dict[str, Any]:
+        """Return the body of a request; raise ValueError for a wrong one."""
+        body = json.loads(raw) if raw else {}
+        if not isinstance(body, dict):
+            raise ValueError("the body must be a JSON object")  # noqa: TRY004
+        return body
+
+    def refusal(self, request: web.Request, status: int, text: str) -> web.Response:
+        """Return an error."""
+        return web.json_response(self.error_body(status, text), status=status)

@@ -1,11 +1,13 @@
 """The stand-in Ollama is held to what a real one answers.
 
 The same table runs against a real server: set HOME_AGENT_TEST_OLLAMA to its address
-and HOME_AGENT_TEST_MODEL to a small chat model without tools.
+and HOME_AGENT_TEST_MODEL to a small chat model without tools. Other models may be
+loaded there. What a wrong request gets is in test_stand_in_recorded.py.
 """
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from datetime import datetime
+from email.utils import parsedate_to_datetime
 import json
 import os
 from typing import Any
@@ -16,19 +18,30 @@ import pytest
 from tests.servers import ManualClock, OllamaStandIn, StandInModel
 
 REAL = os.environ.get("HOME_AGENT_TEST_OLLAMA")
-MODEL = os.environ.get("HOME_AGENT_TEST_MODEL", "smol")
+NAME = os.environ.get("HOME_AGENT_TEST_MODEL", "smol")
+MODEL = NAME if ":" in NAME else f"{NAME}:latest"
 HELLO = [{"role": "user", "content": "Hello"}]
 TOOL = {"type": "function", "function": {"name": "x", "parameters": {}}}
-FOREVER_YEARS = range(2310, 2330)
+INDEFINITE_YEARS = range(2310, 2330)
+# Looks at a real server until it has done something: it needs some milliseconds.
+LOOKS = 2000
+
+type Entry = dict[str, Any]
 
 
 class Server:
     """Sends requests to the stand-in or to the real server."""
 
-    def __init__(self, session: aiohttp.ClientSession, url: str) -> None:
-        """Talk to the server at url."""
+    def __init__(
+        self,
+        session: aiohttp.ClientSession,
+        url: str,
+        clock: ManualClock | None = None,
+    ) -> None:
+        """Talk to the server at url; clock is that of the stand-in."""
         self.session = session
         self.url = url
+        self.clock = clock
 
     async def ask(
         self, path: str, body: dict[str, Any] | None = None, method: str = "POST"
@@ -49,29 +62,46 @@ class Server:
         options = {"num_predict": 2, **fields.pop("options", {})}
         return await self.ask("/api/chat", body | {"options": options} | fields)
 
-    async def loaded(self) -> dict[str, Any] | None:
-        """Return what /api/ps says of the model."""
+    async def loaded(self) -> Entry | None:
+        """Return what /api/ps has of the model."""
         _, answer = await self.ask("/api/ps", method="GET")
-        return next((m for m in answer["models"] if m["name"].startswith(MODEL)), None)
+        return next((m for m in answer["models"] if m["name"] == MODEL), None)
+
+    async def now(self) -> float:
+        """Return the time of the server in Unix seconds."""
+        if self.clock is not None:
+            return self.clock.now()
+        async with self.session.get(f"{self.url}/api/version") as response:
+            return parsedate_to_datetime(response.headers["Date"]).timestamp()
+
+    async def until(self, is_so: Callable[[Entry | None], bool]) -> None:
+        """Look at /api/ps until it shows something.
+
+        A real server shows the old entry for some milliseconds after an answer.
+        """
+        model = None
+        for _ in range(LOOKS if REAL else 1):
+            model = await self.loaded()
+            if is_so(model):
+                return
+        pytest.fail(f"/api/ps keeps showing {model}")
 
     async def unload(self) -> None:
         """Unload the model and wait until it is gone."""
         await self.ask("/api/generate", {"model": MODEL, "keep_alive": 0})
-        for _ in range(1000):
-            if await self.loaded() is None:
-                return
-        pytest.fail("the model does not leave")
+        await self.until(lambda model: model is None)
 
 
 @pytest.fixture
 async def server(socket_enabled: None) -> AsyncIterator[Server]:
     """Return the server, with the model not loaded."""
-    capabilities = ("completion",)
-    stand_in = OllamaStandIn(
-        [StandInModel(f"{MODEL}:latest", capabilities)], clock=ManualClock()
-    )
-    async with stand_in, aiohttp.ClientSession() as session:
-        result = Server(session, REAL or stand_in.url)
+    clock = ManualClock()
+    models = [StandInModel(MODEL, ("completion",), context_length=8192)]
+    async with (
+        OllamaStandIn(models, clock=clock) as stand_in,
+        aiohttp.ClientSession() as session,
+    ):
+        result = Server(session, REAL or stand_in.url, None if REAL else clock)
         await result.unload()
         yield result
 
@@ -128,28 +158,32 @@ async def test_accepted_keep_alive(server: Server, value: Any, seconds: float) -
 
 
 async def assert_stays(server: Server, seconds: float) -> None:
-    """Compare the time left by asking for the same with a known duration."""
-    before = await server.loaded()
-    assert before is not None
-    await server.ask("/api/generate", {"model": MODEL, "keep_alive": "1000h"})
-    after = await server.loaded()
-    assert after is not None
-    left = 3_600_000 - (stamp(after) - stamp(before))
-    assert left == pytest.approx(seconds, abs=5 if REAL else 0.1)
+    """Wait until the server shows that it holds the model for so long."""
+    expected = await server.now() + seconds
+
+    def is_so(model: Entry | None) -> bool:
+        return model is not None and stamp(model) == pytest.approx(
+            expected, abs=5 if REAL else 0.1
+        )
+
+    await server.until(is_so)
 
 
-def stamp(model: dict[str, Any]) -> float:
+def stamp(model: Entry) -> float:
     """Return when a model expires, in Unix seconds."""
     return datetime.fromisoformat(model["expires_at"]).timestamp()
 
 
+def is_indefinite(model: Entry | None) -> bool:
+    """Return whether a model is loaded until somebody unloads it."""
+    return model is not None and int(model["expires_at"][:4]) in INDEFINITE_YEARS
+
+
 @pytest.mark.parametrize("value", [-1, -0.5, "-1m", "-1s"])
-async def test_forever(server: Server, value: Any) -> None:
+async def test_indefinite(server: Server, value: Any) -> None:
     """Anything negative never expires: some 292 years from now."""
     assert (await server.chat(keep_alive=value))[0] == 200
-    model = await server.loaded()
-    assert model is not None
-    assert int(model["expires_at"][:4]) in FOREVER_YEARS
+    await server.until(is_indefinite)
 
 
 @pytest.mark.parametrize("value", [0, "0", "0s", "-0", 9999999999])
@@ -157,10 +191,7 @@ async def test_unload_after_the_answer(server: Server, value: Any) -> None:
     """Zero, and what wraps around to less, unloads the model."""
     status, answer = await server.chat(keep_alive=value)
     assert (status, answer["done"]) == (200, True)
-    for _ in range(1000):
-        if await server.loaded() is None:
-            return
-    pytest.fail("the model does not leave")
+    await server.until(lambda model: model is None)
 
 
 async def test_ignored_places(server: Server) -> None:
@@ -170,9 +201,7 @@ async def test_ignored_places(server: Server) -> None:
     await server.chat(keep_alive=-1)
     body = {"model": MODEL, "messages": HELLO, "max_tokens": 2, "keep_alive": "1m"}
     assert (await server.ask("/v1/chat/completions", body))[0] == 200
-    model = await server.loaded()
-    assert model is not None
-    assert int(model["expires_at"][:4]) in FOREVER_YEARS
+    await server.until(is_indefinite)
 
 
 async def test_a_request_without_keep_alive_keeps_it(server: Server) -> None:
@@ -182,30 +211,73 @@ async def test_a_request_without_keep_alive_keeps_it(server: Server) -> None:
     await assert_stays(server, 3600)
 
 
+def has_context(num_ctx: int) -> Callable[[Entry | None], bool]:
+    """Return what tells whether the model is loaded with a context."""
+    return lambda model: model is not None and model["context_length"] == num_ctx
+
+
 async def test_another_num_ctx_reloads_and_forgets(server: Server) -> None:
     """The new model has the server's default keep_alive."""
     await server.chat(keep_alive="1h", options={"num_ctx": 1024})
-    model = await server.loaded()
-    assert model is not None
-    assert model["context_length"] == 1024
+    await server.until(has_context(1024))
     await server.chat(options={"num_ctx": 2048})
-    model = await server.loaded()
-    assert model is not None
-    assert model["context_length"] == 2048
+    await server.until(has_context(2048))
     await assert_stays(server, 300)
 
 
+async def test_num_ctx_is_limited(server: Server) -> None:
+    """From 4 tokens to as many as the model was trained with."""
+    _, shown = await server.ask("/api/show", {"model": MODEL})
+    (trained,) = (
+        value
+        for name, value in shown["model_info"].items()
+        if name.endswith(".context_length")
+    )
+    for wanted, loaded in ((9999999, trained), (0, 4), (-5, 4), (5.9, 5), (1e30, 4)):
+        body = {"model": MODEL, "messages": [], "options": {"num_ctx": wanted}}
+        assert (await server.ask("/api/chat", body))[0] == 200
+        await server.until(has_context(loaded))
+
+
+async def test_a_prompt_that_is_too_long(server: Server) -> None:
+    """It is cut without a word, or refused where the request says so."""
+    messages = [{"role": "user", "content": "one two three four " * 20}]
+    options = {"num_ctx": 16}
+    status, answer = await server.chat(messages=messages, options=options)
+    assert (status, answer["prompt_eval_count"]) == (200, 16)
+    refused = await server.chat(messages=messages, options=options, truncate=False)
+    error = "the input length exceeds the context length"
+    assert refused == (400, {"error": error})
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        MODEL.upper(),
+        f" {MODEL} ",
+        f"library/{MODEL}",
+        f"registry.ollama.ai/library/{MODEL}",
+        f"Registry.Ollama.ai/Library/{MODEL}",
+    ],
+)
+async def test_names(server: Server, name: str) -> None:
+    """Case, registry and namespace do not matter; /api/ps has the short name."""
+    status, answer = await server.ask("/api/chat", {"model": name, "messages": []})
+    assert (status, answer["model"]) == (200, name)
+    assert (await server.ask("/api/show", {"model": name}))[0] == 200
+    await server.until(lambda model: model is not None)
+
+
 async def test_v1_reloads_what_was_loaded_with_a_num_ctx(server: Server) -> None:
-    """It sends none, so the server's own default differs, and "for ever" is lost."""
+    """It sends none, so the server's own default differs, and the -1 is lost."""
     await server.ask(
         "/api/generate",
         {"model": MODEL, "keep_alive": -1, "options": {"num_ctx": 1024}},
     )
+    await server.until(has_context(1024))
     body = {"model": MODEL, "messages": HELLO, "max_tokens": 2}
     await server.ask("/v1/chat/completions", body)
-    model = await server.loaded()
-    assert model is not None
-    assert model["context_length"] != 1024
+    await server.until(lambda model: model is not None and not has_context(1024)(model))
     await assert_stays(server, 300)
 
 
@@ -263,9 +335,9 @@ async def test_stream(server: Server) -> None:
         ),
         (
             "/api/chat",
-            {"model": f"{MODEL}:latest", "messages": HELLO, "tools": [TOOL]},
+            {"model": MODEL, "messages": HELLO, "tools": [TOOL]},
             400,
-            f"registry.ollama.ai/library/{MODEL}:latest does not support tools",
+            f"registry.ollama.ai/library/{MODEL} does not support tools",
         ),
     ],
 )
@@ -284,6 +356,8 @@ async def test_lists(server: Server) -> None:
     _, answer = await server.ask("/api/tags", method="GET")
     assert len(answer["models"][0]["digest"]) == 64
     assert answer["models"][0]["size"] > 0
+    for path in ("/", "/api/version", "/api/tags"):
+        assert await server.ask(path, method="HEAD") == (200, "")
     _, answer = await server.ask("/v1/models", method="GET")
     assert answer["data"][0]["owned_by"] == "library"
     assert (await server.ask("/api/chat", method="GET"))[0] == 405

@@ -1,0 +1,1 @@
+"""Exchanges recorded from real model servers, and the recorder that makes them."""
