@@ -311,7 +311,7 @@ class IndexSensor(ModelEntity, SensorEntity):
 
 
 class ServerMemorySensor(CoordinatorEntity[ServerCoordinator], SensorEntity):
-    """The memory used by all models of a server, whoever loaded them."""
+    """The memory used by all models of a server, also by those of other clients."""
 
     _attr_has_entity_name = True
     _attr_entity_category = EntityCategory.DIAGNOSTIC

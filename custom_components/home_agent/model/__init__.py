@@ -1,1 +1,1 @@
-"""One model, whoever uses it: its role, its requests, its history."""
+"""One model: the role that uses it, its requests, its figures, its history."""

@@ -1,1 +1,1 @@
-"""What the model is told: messages, tools, history, context."""
+"""What is sent to the model: messages, tools, history, context."""

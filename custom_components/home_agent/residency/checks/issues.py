@@ -32,7 +32,7 @@ def raise_issue(
     """Raise an issue of a role, or update it.
 
     fix is the data of its fix flow (repairs.py), None for an issue that the user must
-    fix by hand. placeholders are those of its text, beside title, model and host.
+    fix by hand. placeholders are those of its text, except title, model and host.
     """
     subentry = residency.subentry
     ir.async_create_issue(
