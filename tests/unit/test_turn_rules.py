@@ -1,6 +1,7 @@
 """Rules of a turn that hold whatever a model says: when it ends, what is done."""
 
 from collections import Counter
+import json
 from typing import Any
 
 from homeassistant.const import MAJOR_VERSION, MINOR_VERSION
@@ -261,3 +262,21 @@ async def test_a_turn_always_ends_and_does_nothing_twice(
     faults = sum(isinstance(item, Fault) for item in script)
     assert len(agent.sent("/api/chat")) <= rounds + 1 + min(faults, rounds + 2)
     assert len(agent.sent("/api/chat")) <= MAX_REQUESTS + faults
+
+
+@pytest.mark.parametrize("as_text", [True, False])
+async def test_arguments_that_are_nested_too_deeply_are_refused(
+    home: HomeAssistant, api: TestAPI, agent: OllamaStandIn, *, as_text: bool
+) -> None:
+    """A model that loops on "[[[[": the conversation must go on."""
+    deep: Any = []
+    for _ in range(300):
+        deep = [deep]
+    value = json.dumps(deep) if as_text else deep
+    use = ToolUse("act", {"items": value})
+    agent.brain.replies.extend([Reply(tools=(use,)), Reply("Sorry."), Reply("Yes.")])
+    result = await say(home, "Go")
+    assert speech(result) == "Sorry."
+    assert not any("items" in call and call["items"] == deep for call in api.calls)
+    again = await say(home, "Still there?", result.conversation_id)
+    assert speech(again) == "Yes."

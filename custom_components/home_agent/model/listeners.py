@@ -1,8 +1,11 @@
 """How the parts of Home Agent hear of each other: typed lists of callbacks."""
 
 from collections.abc import Callable
+import logging
 
 from homeassistant.core import CALLBACK_TYPE, callback
+
+_LOGGER = logging.getLogger(__name__)
 
 
 class Listeners[*Ts]:
@@ -23,6 +26,13 @@ class Listeners[*Ts]:
 
     @callback
     def notify(self, *args: *Ts) -> None:
-        """Call every listener; a listener may remove itself while it is called."""
+        """Call every listener; a listener may remove itself while it is called.
+
+        A listener that raises is logged and harms nobody else: a sensor that cannot
+        show a figure must not cost an answer.
+        """
         for listener in list(self._listeners):
-            listener(*args)
+            try:
+                listener(*args)
+            except Exception:
+                _LOGGER.exception("Unexpected error in %s", listener)

@@ -16,8 +16,12 @@ type ChatLogDelta = (
 INCOMPLETE: Final = (
     "The call was not made: its arguments are not a complete JSON object."
 )
+TOO_DEEP: Final = "The call was not made: its arguments are nested too deeply."
 NOT_OFFERED: Final = "The call was not made: there is no tool of this name."
 NO_MORE_CALLS: Final = "The call was not made: the limit of tool calls was reached."
+
+# No tool wants more levels, and JSON writers fail at some hundred.
+_MAX_DEPTH: Final = 20
 
 
 def tool_deltas(
@@ -40,9 +44,12 @@ def tool_deltas(
             reason = NOT_OFFERED
         elif call.arguments is None:
             reason = INCOMPLETE
+        elif _is_too_deep(call.arguments):
+            reason = TOO_DEEP
+        arguments = {} if reason else call.arguments or {}
         tool_input = llm.ToolInput(
             tool_name=call.name,
-            tool_args=_repaired(call.arguments or {}, schemas.get(call.name, {})),
+            tool_args=_repaired(arguments, schemas.get(call.name, {})),
             # Home Assistant does not run external calls, so a refused one is marked so.
             external=reason is not None,
         )
@@ -91,7 +98,25 @@ def _parsed(value: Any) -> Any:
     """Return the list or object that a string holds, or the value as it is."""
     if isinstance(value, str) and (value[:1], value[-1:]) in (("[", "]"), ("{", "}")):
         try:
-            return json_loads(value)
+            parsed = json_loads(value)
         except JSON_DECODE_EXCEPTIONS:
             return value
+        return value if _is_too_deep(parsed) else parsed
     return value
+
+
+def _is_too_deep(value: Any) -> bool:
+    """Return whether lists and objects are nested deeper than _MAX_DEPTH."""
+    level = [value]
+    for _ in range(_MAX_DEPTH):
+        level = [
+            item
+            for container in level
+            if isinstance(container, list | dict)
+            for item in (
+                container.values() if isinstance(container, dict) else container
+            )
+        ]
+        if not level:
+            return False
+    return True
