@@ -364,3 +364,38 @@ def test_tags_that_are_no_versions(tag: str) -> None:
     """Home Assistant would not load an integration with such a version."""
     with pytest.raises(ValueError, match="is not a version"):
         version_of(tag)
+
+
+def names_in_the_interface() -> set[str]:
+    """Return the names of fields, sections, options and entities."""
+    texts = json.loads((PACKAGE / "translations/en.json").read_text())
+    found: set[str] = set()
+
+    def collect(node: Any) -> None:
+        for key, value in node.items():
+            if isinstance(value, dict):
+                if key in {"data", "options"}:
+                    found.update(value.values())
+                collect(value)
+            elif key in {"name", "title", "user"}:
+                found.add(value)
+
+    collect(texts)
+    return found
+
+
+def test_settings_and_entities_have_their_names_of_the_interface() -> None:
+    """A user looks for the words that a page gives them."""
+    names = names_in_the_interface()
+    for page, wanted in {
+        "CONFIGURATION": {"How the agent learns about your home", "Keep ready"},
+        "MODEL_MEMORY": {"Unloads at", "In GPU memory", "Model loaded or unloaded"},
+    }.items():
+        text = (ROOT / f"docs/{page}.md").read_text(encoding="utf-8")
+        assert all(name in text for name in wanted)
+        assert wanted <= names
+    agent = (ROOT / "docs/CONFIGURATION.md").read_text(encoding="utf-8")
+    labels = re.findall(r"^- \*\*([A-Z][^*]+)\*\*", agent, re.MULTILINE)
+    labels = [label for label in labels if not label.startswith("A number")]
+    assert len(labels) > 8
+    assert set(labels) <= names
