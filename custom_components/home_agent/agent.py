@@ -69,7 +69,6 @@ class HomeAgent:
         """
         tools = tool_specs(chat_log.llm_api)
         history = self._histories.async_get(chat_log)
-        history.remove_hidden(chat_log, partial(is_exposed, self.hass))
         with Turn(self._role) as turn:
             if isinstance(question := chat_log.content[-1], conversation.UserContent):
                 context = await self._retrieval.async_context(
@@ -105,6 +104,8 @@ class HomeAgent:
         turn: Turn,
     ) -> list[ChatMessage]:
         """Return the messages to send, shortened until they fit the model's context."""
+        # The user may hide an entity also while a turn runs.
+        history.remove_hidden(chat_log, partial(is_exposed, self.hass))
         while True:
             messages = await async_messages(
                 self.hass,

@@ -155,9 +155,12 @@ class ServerCoordinator(DataUpdateCoordinator[LoadedModels | None]):
         self._is_key_refused = False
         self.updated_at = dt_util.utcnow()
         loaded = None if models is None else tuple(models)
+        # After an outage nobody knows which model came when.
         known = {model.name for model in previous or ()}
         self.new_models = [
-            model.name for model in loaded or () if model.name not in known
+            model.name
+            for model in (loaded if previous is not None else None) or ()
+            if model.name not in known
         ]
         self.update_interval = self._interval(loaded or ())
         return loaded

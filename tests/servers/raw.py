@@ -46,6 +46,7 @@ class RawServer:
     requests: list[tuple[str, bytes]] = field(default_factory=list)
     hang_ups: int = 0
     url: str = ""
+    _tasks: set[asyncio.Task[None]] = field(default_factory=set)
 
     @classmethod
     def of(cls, *answers: bytes, close: bool = False) -> Self:
@@ -72,12 +73,17 @@ class RawServer:
         finally:
             server.close()
             server.abort_clients()
+            for task in self._tasks:
+                task.cancel()
+            await asyncio.gather(*self._tasks, return_exceptions=True)
 
     async def _connected(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
     ) -> None:
         """Answer the requests of a connection."""
         self.connections += 1
+        if (task := asyncio.current_task()) is not None:
+            self._tasks.add(task)
         with suppress(ConnectionError, asyncio.IncompleteReadError):
             while not writer.is_closing():
                 head = (await reader.readuntil(b"\r\n\r\n")).decode()

@@ -560,7 +560,7 @@ async def test_the_log_says_what_a_sync_does(
     """How many entities, how long, and why another attempt follows; no names."""
     caplog.set_level("DEBUG", "custom_components.home_agent")
     await make_entry(ollama.url, embedding={})
-    ollama.faults.append(Fault(status=503, body={"error": "server busy"}))
+    ollama.faults.append(Fault(status=500, body={"error": "disk full"}))
     await index_now(home, freezer)
     await let_pass(home, freezer, minutes=1)
     await index_now(home, freezer)

@@ -5,9 +5,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import datetime
+import logging
 from typing import Any, Final
 
 from homeassistant.core import CALLBACK_TYPE, HomeAssistant, callback
+from homeassistant.exceptions import HomeAssistantError
 from homeassistant.helpers.storage import Store
 from homeassistant.util import dt as dt_util
 from homeassistant.util.hass_dict import HassKey
@@ -18,6 +20,8 @@ from .listeners import Listeners
 from .token_estimate import TokenEstimate
 from .turn_record import TurnRecord
 from .use_history import UseHistory
+
+_LOGGER = logging.getLogger(__name__)
 
 STORAGE_KEY: Final = f"{DOMAIN}.model_uses"
 STORAGE_VERSION: Final = 1
@@ -116,6 +120,8 @@ class ModelUse:
         """Count a request as running until it has ended, successfully or not."""
         self.running_requests += 1
         self.loading_requests += only_loads
+        # The model is wanted again: if it is unloaded later, it is not by us.
+        self.unload_requested = False
         self.requests_changed.notify()
         try:
             yield
@@ -136,12 +142,25 @@ class ModelUses:
 
     async def async_load(self) -> None:
         """Read the stored histories."""
-        for key, data in (await self._store.async_load() or {}).items():
+        try:
+            stored = await self._store.async_load()
+        except (HomeAssistantError, NotImplementedError) as err:
+            # A later version has written it: without a history all else works.
+            _LOGGER.warning("Cannot read how models were used: %s", err)
+            stored = None
+        for key, data in stored.items() if isinstance(stored, dict) else ():
             # Earlier versions stored the address as the user typed it.
             root, _, model = key.partition(" ")
-            self._uses[f"{server_id(root)} {model}"] = ModelUse(
-                UseHistory.from_dict(data), TokenEstimate(data[_ESTIMATE_KEY])
-            )
+            try:
+                self._uses[f"{server_id(root)} {model}"] = ModelUse(
+                    UseHistory.from_dict(data), TokenEstimate(data[_ESTIMATE_KEY])
+                )
+            except (KeyError, TypeError, ValueError, AttributeError) as err:
+                _LOGGER.warning(
+                    "Forgetting how %s was used: what is stored is unreadable (%s)",
+                    model,
+                    type(err).__name__,
+                )
 
     @callback
     def async_get(self, url: str, model: str) -> ModelUse:

@@ -84,9 +84,12 @@ class UseHistory:
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> Self:
-        """Read what as_dict made."""
-        uses = (Use(*use) for use in data["uses"])
-        return cls(uses, data["loads"])
+        """Read what as_dict made; raise ValueError or TypeError for anything else."""
+        uses = [
+            Use(float(start), float(end), int(requests))
+            for start, end, requests in data["uses"]
+        ]
+        return cls(uses, map(float, data["loads"]))
 
     def as_dict(self) -> dict[str, Any]:
         """Return the history as JSON."""

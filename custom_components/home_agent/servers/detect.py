@@ -61,6 +61,7 @@ _NAMES: Final = {
     ServerKind.TABBYAPI: "TabbyAPI",
     ServerKind.VLLM: "vLLM",
 }
+_VERSION: Final = re.compile(r"[0-9][\w.+-]{0,30}", re.ASCII)
 _DIGEST: Final = re.compile(r"(?!0{64})[0-9a-f]{64}")
 
 
@@ -100,7 +101,7 @@ async def detect(session: aiohttp.ClientSession, connection: Connection) -> Dete
     )
     owners = _owners(models)
     if _may_be_ollama(version, tags, owners) and await _is_ollama(probe, tags):
-        detected = Detected(ServerKind.OLLAMA, "Ollama", version["version"])
+        detected = Detected(ServerKind.OLLAMA, "Ollama", _version(version))
     elif not _is_model_list(models):
         raise _why_nothing(probe, http.host)
     else:
@@ -112,6 +113,13 @@ async def detect(session: aiohttp.ClientSession, connection: Connection) -> Dete
         detected = Detected(kind, name, api_base=None if usual else base)
     _LOGGER.debug("%s answers like %s", http.host, detected)
     return detected
+
+
+def _version(answer: Mapping[str, Any]) -> str:
+    """Return the version of an Ollama, "" if it is none: it is logged and shown."""
+    version = answer["version"]
+    is_version = isinstance(version, str) and _VERSION.fullmatch(version)
+    return version if is_version else ""
 
 
 async def _model_list(probe: _Probe, url: str) -> tuple[str, Any, Mapping[str, str]]:
@@ -246,8 +254,13 @@ def _is_ollama_model(model: Any) -> bool:
         isinstance(model, dict)
         and isinstance(digest := model.get("digest"), str)
         and _DIGEST.fullmatch(digest) is not None
-        and (model.get("size", 0) > 0 or bool(model.get("remote_host")))
+        and (_is_positive(model.get("size")) or bool(model.get("remote_host")))
     )
+
+
+def _is_positive(value: Any) -> bool:
+    """Return whether a value is a number above zero."""
+    return isinstance(value, int | float) and value > 0
 
 
 def _owners(models: Any) -> set[str]:

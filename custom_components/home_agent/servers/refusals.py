@@ -68,7 +68,7 @@ def refusal(
     kind: type[ModelServerError] = ModelServerError
     if is_prompt_too_long(reason):
         kind = PromptTooLong
-    elif status == 403 and not detail:
+    elif status == 403 and not text.strip():
         return HostRefused(host, "an empty answer", status=status)
     elif status == 401 or (status == 403 and _is_about_key(text)):
         kind = InvalidAuth
@@ -111,8 +111,9 @@ def error_text(body: str) -> str:
 
     {"error": "text"} is Ollama's form, {"error": {"message": "text"}} OpenAI's,
     with the name of a refused field in "param"; Gemini puts the latter into a list.
-    {"detail": "text"} is FastAPI's and {"message": "text"} Mistral's. Anything else
-    is returned whole.
+    {"detail": "text"} is FastAPI's and {"message": "text"} Mistral's. Of a list of
+    problems each field and message is returned. A body that is no JSON is returned
+    whole; of any other JSON nothing is, since it may repeat the prompt.
     """
     try:
         data: Any = json_loads(body)
@@ -120,16 +121,31 @@ def error_text(body: str) -> str:
         return body
     if isinstance(data, list) and data:
         data = data[0]
-    if not isinstance(data, dict):
-        return body
-    error = data.get("error") or data
+    error = data.get("error") or data if isinstance(data, dict) else data
     if isinstance(error, dict):
-        message = error.get("message") or error.get("detail")
+        message = error.get("message") or error.get("detail") or error.get("errors")
         field = error.get("param")
         if isinstance(message, str) and isinstance(field, str) and field not in message:
             return f"{message} ({field})"
         error = message
-    return error if isinstance(error, str) else body
+    if isinstance(error, list):
+        error = "; ".join(filter(None, map(_problem, error)))
+    return error if isinstance(error, str) else ""
+
+
+def _problem(item: Any) -> str:
+    """Return an entry of a list of problems: the field and what is wrong with it.
+
+    FastAPI's entries repeat the input, which may be the whole prompt.
+    """
+    if isinstance(item, str):
+        return item
+    if not isinstance(item, dict):
+        return ""
+    location = item.get("loc")
+    field = ".".join(map(str, location)) if isinstance(location, list) else ""
+    message = item.get("msg") or item.get("message")
+    return ": ".join(filter(None, (field, message if isinstance(message, str) else "")))
 
 
 def _is_about_key(text: str) -> bool:

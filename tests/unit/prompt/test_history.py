@@ -17,7 +17,7 @@ from homeassistant.helpers import llm
 from custom_components.home_agent.prompt.history import History, TurnContext
 from tests.conftest import MakeEntry, say, speech
 from tests.servers import OllamaStandIn
-from tests.servers.brain import Reply, ToolUse
+from tests.servers.brain import ChatCall, Reply, ToolUse
 from tests.servers.stand_in import Fault
 
 
@@ -91,3 +91,24 @@ async def test_a_failed_first_turn_leaves_nothing(
     assert "error" in speech(await say(home, "Hello"))
     entity: Any = conversation.async_get_agent(home, "conversation.agent")
     assert not entity._agent._histories._histories
+
+
+async def test_an_entity_that_is_hidden_during_a_turn(
+    home: HomeAssistant, ollama: OllamaStandIn, make_entry: MakeEntry
+) -> None:
+    """The next request of the same turn does not name it any more."""
+    await make_entry(ollama.url, conversation={"entity_mode": "retrieval"})
+    search = ToolUse("home_agent__search_entities", {"query": "reading lamp"})
+    original = ollama.brain
+    answers = iter([Reply(tools=(search,)), Reply("Ok.")])
+
+    def brain(call: ChatCall) -> Reply:
+        async_expose_entity(home, conversation.DOMAIN, "light.kitchen_light", False)
+        return next(answers)
+
+    ollama.brain = brain  # type: ignore[assignment]
+    await say(home, "Is the kitchen light on?")
+    ollama.brain = original
+    first, second = (str(body["messages"][1:]) for body in ollama.sent("/api/chat"))
+    assert "Kitchen Light" in first
+    assert "Kitchen Light" not in second

@@ -19,7 +19,11 @@ from custom_components.home_agent.servers.base import (
     ModelServer,
     ServerKind,
 )
-from custom_components.home_agent.servers.detect import detect
+from custom_components.home_agent.servers.detect import (
+    _is_ollama_model,
+    _version,
+    detect,
+)
 from custom_components.home_agent.servers.errors import (
     CannotConnect,
     ServerBusy,
@@ -241,3 +245,23 @@ def test_a_connection_has_no_password_in_its_address() -> None:
     }
     assert "secret" not in repr(connection)
     assert "dXNlcjpzZWNyZXQ=" not in repr(connection)
+
+
+@pytest.mark.parametrize("size", [None, "1", [], {}, 0, -1])
+def test_a_model_of_an_odd_size_is_none_of_ollamas(size: Any) -> None:
+    """And no exception of Python's ends the dialog."""
+    model = {"name": "a", "digest": "a" * 64, "size": size}
+    assert not _is_ollama_model(model)
+
+
+@pytest.mark.parametrize(
+    ("version", "shown"),
+    [
+        ("0.24.0", "0.24.0"),
+        ("0.24.0-rc1", "0.24.0-rc1"),
+        *((odd, "") for odd in (None, ["x"], "1\nforged line", "key sk-1234")),
+    ],
+)
+def test_only_a_version_is_shown(version: Any, shown: str) -> None:
+    """A server may echo a key, or write a line break into the log."""
+    assert _version({"version": version}) == shown

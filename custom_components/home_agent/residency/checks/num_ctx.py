@@ -61,10 +61,18 @@ class NumCtxCheck:
         """Yield title and size of each user in Home Assistant's Ollama integration."""
         residency = self._residency
         root = server_id(residency.coordinator.connection.url)
-        for entry in residency.hass.config_entries.async_entries(_CORE_OLLAMA):
-            if server_id(str(entry.data.get("url", ""))) != root:
+        entries = residency.hass.config_entries.async_entries(
+            _CORE_OLLAMA, include_disabled=False
+        )
+        for entry in entries:
+            # Data of another integration: it may be of any kind.
+            try:
+                is_same_server = server_id(str(entry.data.get("url", ""))) == root
+            except ValueError:
                 continue
-            for subentry in entry.subentries.values():
-                if subentry.data.get("model") == residency.role.model:
-                    size = int(subentry.data.get("num_ctx", DEFAULT_NUM_CTX))
-                    yield f"Ollama, {subentry.title}", size
+            for subentry in entry.subentries.values() if is_same_server else ():
+                size = subentry.data.get("num_ctx", DEFAULT_NUM_CTX)
+                if subentry.data.get("model") == residency.role.model and isinstance(
+                    size, int | float
+                ):
+                    yield f"Ollama, {subentry.title}", int(size)
