@@ -262,8 +262,11 @@ class HttpClient:
                 if not (chunk := await self._read(response, deadline)):
                     break
                 body += chunk
+        if len(body) >= _MAX_ERROR_BODY:
+            # The cut may have left the beginning of a secret.
+            del body[max(0, _MAX_ERROR_BODY - self._redactor.longest) :]
         # Not with the charset of the header, which can be one that fails.
-        return body[:_MAX_ERROR_BODY].decode(errors="replace")
+        return body.decode(errors="replace")
 
     def _redacted(self, text: str) -> str:
         """Return a text of the server without secrets, short, in one line."""
