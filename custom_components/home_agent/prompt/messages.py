@@ -156,7 +156,8 @@ def _read_images(attachments: Sequence[conversation.Attachment]) -> dict[Path, I
     """Return the images that can be read, by path; blocks."""
     images: dict[Path, Image] = {}
     for attachment in filter(_is_image, attachments):
-        with suppress(OSError):
+        # A path with a NUL character raises a ValueError.
+        with suppress(OSError, ValueError):
             data = base64.b64encode(attachment.path.read_bytes()).decode()
             images[attachment.path] = Image(attachment.mime_type, data)
     return images

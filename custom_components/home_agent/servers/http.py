@@ -7,7 +7,7 @@ import logging
 from typing import Any, Final
 
 import aiohttp
-from aiohttp.http_exceptions import HttpProcessingError
+from aiohttp.http_exceptions import ContentEncodingError, HttpProcessingError
 from homeassistant.helpers.aiohttp_client import SSRFRedirectError
 from homeassistant.helpers.json import json_bytes
 from homeassistant.util.json import JSON_DECODE_EXCEPTIONS, json_loads
@@ -262,8 +262,11 @@ class HttpClient:
                 if not (chunk := await self._read(response, deadline)):
                     break
                 body += chunk
+        if len(body) >= _MAX_ERROR_BODY:
+            # The cut may have left the beginning of a secret.
+            del body[max(0, _MAX_ERROR_BODY - self._redactor.longest) :]
         # Not with the charset of the header, which can be one that fails.
-        return body[:_MAX_ERROR_BODY].decode(errors="replace")
+        return body.decode(errors="replace")
 
     def _redacted(self, text: str) -> str:
         """Return a text of the server without secrets, short, in one line."""
@@ -289,6 +292,8 @@ class HttpClient:
         kind: type[ModelServerError] = ConnectionLost
         detail = self._redacted(str(err) or type(err).__name__)
         match err:
+            case _ if _is_bad_encoding(err):
+                kind = MalformedAnswer
             case aiohttp.ClientSSLError():
                 reason = getattr(err.os_error, "reason", None)
                 kind = WrongScheme if reason in _NO_TLS else CannotConnect
@@ -305,6 +310,13 @@ class HttpClient:
             case aiohttp.ClientResponseError():
                 kind, detail = UnknownServer, f"no HTTP: {detail}"
         return kind(self.host, detail)
+
+
+def _is_bad_encoding(err: BaseException) -> bool:
+    """Return whether an answer does not have the Content-Encoding that it states."""
+    return isinstance(err, ContentEncodingError) or (
+        err.__cause__ is not None and _is_bad_encoding(err.__cause__)
+    )
 
 
 def _json_body(body: Mapping[str, Any]) -> bytes:

@@ -13,6 +13,9 @@ _CHANNEL: Final = re.compile(r"<\|channel\|>\s*(\w+)")
 _MESSAGE: Final = "<|message|>"
 _MESSAGE_ENDS: Final = ("<|end|>", "<|return|>", "<|call|>", "<|start|>", "<|channel|>")
 _HARMONY_STARTS: Final = ("<|channel|>", "<|start|>")
+# A header that the model wrote as plain text, or one that was cut.
+_ROLE: Final = re.compile(r"<\|start\|>\s*assistant\b\s*")
+_CUT_HEADER: Final = re.compile(r"$|<|to=")
 _SPOKEN_CHANNEL: Final = "final"
 # A header has a role, a channel and perhaps the name of a tool.
 _MAX_HEADER: Final = 300
@@ -52,7 +55,10 @@ class ThinkingSplitter:
 
     def finish(self) -> tuple[str, str]:
         """Return what was held back, as (answer, thinking)."""
-        if self._read != self._read_header:
+        if self._read == self._read_header:
+            self._held = _text_without_header(self._held)
+            self._pass_on(len(self._held))
+        elif self._read != self._read_between:
             is_thinking = self._read == self._read_thinking or (
                 self._read == self._read_message and not self._is_spoken_channel
             )
@@ -132,7 +138,20 @@ class ThinkingSplitter:
         self._pass_on(position, is_thinking=not self._is_spoken_channel)
         if mark not in _HARMONY_STARTS:
             self._held = self._held.removeprefix(mark)
-        self._read = self._read_header
+        self._read = self._read_between
+        return True
+
+    def _read_between(self) -> bool:
+        """Find out whether a header follows a message, or plain text of the answer."""
+        start = self._held.lstrip()
+        if start.startswith(_HARMONY_STARTS):
+            self._held = start
+            self._read = self._read_header
+        elif any(mark.startswith(start) for mark in _MESSAGE_ENDS):
+            return False
+        else:
+            self._is_spoken_channel = True
+            self._read = self._read_message
         return True
 
     def _pass_on_all_but_mark(self, *marks: str, is_thinking: bool = False) -> None:
@@ -175,6 +194,19 @@ def split_thinking(text: str) -> tuple[str, str]:
     answer, thinking = splitter.feed(text)
     last_answer, last_thinking = splitter.finish()
     return answer + last_answer, thinking + last_thinking
+
+
+def _text_without_header(text: str) -> str:
+    """Return the answer in a text that begins like a header of harmony and is none.
+
+    What may be the beginning of a header is no answer, and neither is what stands
+    after the name of a channel: it may be thinking.
+    """
+    role = _ROLE.match(text)
+    if role is None or _CHANNEL.search(text):
+        return ""
+    rest = text[role.end() :]
+    return "" if _CUT_HEADER.match(rest) else rest
 
 
 def _overlap(text: str, mark: str) -> int:

@@ -43,6 +43,22 @@ async def test_an_attachment_that_is_gone_is_left_out_of_later_turns(
     assert messages[-1]["content"] == "Sure?"
 
 
+async def test_an_attachment_with_an_impossible_path_is_left_out(
+    hass: HomeAssistant,
+) -> None:
+    """No file system accepts a NUL character in a path."""
+    question = UserContent("What is it?", attachments=[_picture(Path("a\0b.png"))])
+    content: list[conversation.Content] = [
+        SystemContent(""),
+        question,
+        AssistantContent(agent_id="a", content="A cat."),
+        UserContent("Sure?"),
+    ]
+    messages = await async_messages(hass, content)
+    assert "images" not in messages[1]
+    assert "not available" in messages[1]["content"]
+
+
 async def test_another_kind_of_attachment_stops_only_its_turn(
     hass: HomeAssistant, tmp_path: Path
 ) -> None:

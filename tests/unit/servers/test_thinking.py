@@ -39,6 +39,12 @@ def split(chunks: list[str]) -> tuple[str, str]:
         ("<|channel|>commentary to=f<|message|>{}<|call|>", "", "{}"),
         ("<|start|>assistant<|message|>Yes <| no", "Yes <| no", ""),
         ("<|channel|>final<|mess", "", ""),
+        # Plain text where a header belongs.
+        ("<|channel|>final<|message|>Hi.<|end|> And more.", "Hi. And more.", ""),
+        ("<|channel|>analysis<|message|>Hm.<|end|>Hi.<|end|>", "Hi.", "Hm."),
+        ("<|start|>assistant says hi", "says hi", ""),
+        ("<|start|>assistant to=f", "", ""),
+        ("<|start|>assistant<|chan", "", ""),
         ("", "", ""),
         ("  ", "  ", ""),
     ],
