@@ -33,7 +33,6 @@ from .messages import (
     ChatRequest,
     JsonObject,
     LoadRequest,
-    ToolCall,
 )
 from .ollama_answers import (
     capabilities_of,
@@ -45,7 +44,7 @@ from .ollama_answers import (
 )
 from .ollama_names import full_name, is_cloud_model
 from .thinking import ThinkingSplitter, split_thinking
-from .tool_calls import calls_of
+from .tool_calls import WholeCallCollector, calls_of
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -92,7 +91,7 @@ class OllamaServer(ModelServer):
         An error in the middle is a line {"error": "text"}.
         """
         splitter = ThinkingSplitter()
-        calls: list[ToolCall] = []
+        calls = WholeCallCollector()
         lines = self.http.post_lines(self._url("chat"), self._chat_body(request, True))
         async with aclosing(lines):
             stream = await self._stream(lines)
@@ -100,7 +99,7 @@ class OllamaServer(ModelServer):
                 message = chunk.optional_object("message")
                 content, thinking = "", ""
                 if message:
-                    calls += calls_of(message)
+                    calls.add(message)
                     content, tagged = splitter.feed(
                         message.optional_text("content") or ""
                     )
@@ -113,7 +112,7 @@ class OllamaServer(ModelServer):
                     yield ChatDelta(content=content, thinking=thinking)
                 if is_done:
                     yield ChatDelta(
-                        tool_calls=finished_calls(calls, chunk, self.http.host),
+                        tool_calls=finished_calls(calls.calls, chunk, self.http.host),
                         finish_reason=chunk.optional_text("done_reason"),
                         stats=stats_of(chunk),
                     )
