@@ -99,11 +99,12 @@ class OllamaServer(ModelServer):
                 message = chunk.optional_object("message")
                 content, thinking = "", ""
                 if message:
-                    calls.add(message)
-                    content, tagged = splitter.feed(
-                        message.optional_text("content") or ""
-                    )
-                    thinking = (message.optional_text("thinking") or "") + tagged
+                    text = message.optional_text("content") or ""
+                    thinking = message.optional_text("thinking") or ""
+                    if calls.add(message) or text or thinking:
+                        stream.note_progress()
+                    content, tagged = splitter.feed(text)
+                    thinking += tagged
                 if is_done := chunk.flag("done"):
                     last_content, last_thinking = splitter.finish()
                     content += last_content
@@ -247,7 +248,9 @@ class OllamaServer(ModelServer):
         async with aclosing(lines):
             stream = await self._stream(lines)
             while (chunk := await stream.read()) is not None:
-                if chunk.optional_text("status") == "success":
+                if status := chunk.optional_text("status"):
+                    stream.note_progress()
+                if status == "success":
                     return
                 if total := chunk.number("total"):
                     yield (chunk.number("completed") or 0) / total

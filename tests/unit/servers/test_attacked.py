@@ -1,15 +1,32 @@
 """Answers of servers that repeat themselves, stall, or report nonsense."""
 
+import asyncio
 import json
+import logging
 from typing import Any
 
 from homeassistant.core import HomeAssistant
 import pytest
 
-from custom_components.home_agent.servers.base import ServerKind
-from custom_components.home_agent.servers.messages import ToolCall
+from custom_components.home_agent.servers.base import ServerKind, collect
+from custom_components.home_agent.servers.errors import (
+    ModelServerError,
+    ServerTimedOut,
+)
+from custom_components.home_agent.servers.messages import ChatStats, ToolCall
 
-from .test_streams import CALLS_END, DONE, answer_of, call_event, piece
+from .test_streams import (
+    CALLS_END,
+    COMPATIBLE,
+    DONE,
+    HELLO,
+    answer_of,
+    call_event,
+    client,
+    event,
+    piece,
+    stream_server,
+)
 
 ON = '{"n": 1}'
 ON_DENSE = '{"n":1}'
@@ -137,3 +154,100 @@ async def test_ollama_sends_a_call_again_at_the_end(hass: HomeAssistant) -> None
     assert len(await made(call(index=0), call(index=1))) == 2
     assert len(await made(call(id="a"), call(id="b"))) == 2
     assert len(await made(call(), call())) == 2
+
+
+# --- Objects that bring nothing -------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("kind", "line"),
+    [
+        (ServerKind.OLLAMA, b'{"message": {"content": ""}, "done": false}'),
+        (ServerKind.OLLAMA, b"{}"),
+        (COMPATIBLE, b'data: {"choices": []}'),
+        (COMPATIBLE, b'data: {"type": "ping"}'),
+        (COMPATIBLE, event({"role": "assistant", "content": ""})),
+        (COMPATIBLE, b'data: {"choices": [], "usage": {"prompt_tokens": 1}}'),
+        (COMPATIBLE, call_event(piece("x", ON, index=0))),
+    ],
+)
+async def test_endless_objects_that_bring_nothing_end(
+    hass: HomeAssistant, kind: ServerKind, line: bytes
+) -> None:
+    """They are signs of life like comments, and no parts of an answer."""
+    async with stream_server([], then=line + b"\n") as url:
+        server = await client(hass, url, kind, idle=0.1)
+        async with asyncio.timeout(10):
+            with pytest.raises(ServerTimedOut):
+                await collect(server.chat_stream(HELLO))
+
+
+# --- Figures and what follows an answer -----------------------------------------
+
+
+@pytest.mark.parametrize(
+    "figures",
+    [
+        {"usage": [], "timings": ""},
+        {"usage": {"prompt_tokens_details": []}, "timings": 5},
+        {
+            "usage": {
+                "prompt_tokens": -1,
+                "completion_tokens": 10**10,
+                "prompt_tokens_details": {"cached_tokens": -5},
+            },
+            "timings": {"prompt_ms": -1, "predicted_ms": 1e12, "cache_n": 1e299},
+        },
+    ],
+)
+async def test_nonsense_for_figures_is_no_figure(
+    hass: HomeAssistant, figures: Any
+) -> None:
+    """It costs no answer, in one piece or streamed."""
+    lines = event({"content": "Hi"}, "stop"), event(**figures), DONE
+    answer = await answer_of(hass, *lines)
+    assert (answer.content, answer.stats) == ("Hi", ChatStats())
+    body = {"choices": [{"message": {"content": "Hi"}}]} | figures
+    async with stream_server([json.dumps(body).encode()]) as url:
+        answer = await (await client(hass, url)).chat(HELLO)
+    assert (answer.content, answer.stats) == ("Hi", ChatStats())
+
+
+async def test_nonsense_for_figures_of_ollama(hass: HomeAssistant) -> None:
+    """The same for its counts and its nanoseconds."""
+    line = chunk(
+        True,
+        prompt_eval_count=-1,
+        eval_count=10**12,
+        load_duration=-5,
+        prompt_eval_duration=10**17,
+        eval_duration=2 * 10**9,
+    )
+    answer = await answer_of(hass, line, kind=ServerKind.OLLAMA)
+    assert answer.stats == ChatStats(completion_seconds=2.0)
+
+
+async def test_an_error_after_the_finish_reason(
+    hass: HomeAssistant, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The answer is complete; before its end an error ends it."""
+    caplog.set_level(logging.DEBUG)
+    error = b'data: {"error": {"message": "no usage"}}'
+    for last in (error, b"data: null"):
+        answer = await answer_of(hass, event({"content": "Hi"}, "stop"), last)
+        assert (answer.content, answer.finish_reason) == ("Hi", "stop")
+    assert "no usage" in caplog.text
+    with pytest.raises(ModelServerError):
+        await answer_of(hass, event({"content": "Hi"}), error)
+
+
+@pytest.mark.parametrize("kind", [COMPATIBLE, ServerKind.OLLAMA])
+async def test_half_of_a_surrogate_pair_in_a_whole_answer(
+    hass: HomeAssistant, kind: ServerKind
+) -> None:
+    """It becomes U+FFFD, as in streams."""
+    message = {"content": "Hi \ud83d"}
+    body = {"message": message, "done": True, "choices": [{"message": message}]}
+    async with stream_server([json.dumps(body).encode()]) as url:
+        answer = await (await client(hass, url, kind)).chat(HELLO)
+    assert answer.content == "Hi \ufffd"
