@@ -2,16 +2,17 @@
 
 from collections.abc import Sequence
 import math
-import re
 from typing import Final, Self, cast
-
-from homeassistant.util.json import JSON_DECODE_EXCEPTIONS, json_loads
 
 from .errors import MalformedAnswer
 from .http import HttpClient
+from .json_text import parse_json
 from .messages import JsonObject
 
 _LARGEST_NUMBER: Final = 1e300
+# Figures beyond these are a fault of the server: tokens, and seconds (12 days).
+_MOST_TOKENS: Final = 10**9
+_MOST_SECONDS: Final = 1e6
 _TYPE_NAMES: Final = {
     bool: "true or false",
     dict: "an object",
@@ -20,10 +21,6 @@ _TYPE_NAMES: Final = {
     list: "a list",
     str: "a text",
 }
-# An escape sequence of a JSON text: a surrogate pair, half of one, or any other.
-_HALF_OF_PAIR: Final = r"u[dD][89a-fA-F][0-9a-fA-F]{2}"
-_PAIR: Final = r"u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}"
-_ESCAPE: Final = re.compile(rf"\\(?:{_PAIR}|({_HALF_OF_PAIR})|.)", re.DOTALL)
 
 
 class Answer:
@@ -84,6 +81,21 @@ class Answer:
         value = self.number(key)
         return None if value is None or value != int(value) else int(value)
 
+    def count(self, key: str) -> int | None:
+        """Return a number of tokens, None if the server does not report a sane one."""
+        value = self.integer(key)
+        return None if value is None or not 0 <= value <= _MOST_TOKENS else value
+
+    def seconds(self, key: str, *, per_second: float) -> float | None:
+        """Return a duration in seconds, None if the server does not report a sane one.
+
+        per_second is how many of the server's units are a second.
+        """
+        if (value := self.number(key)) is None:
+            return None
+        seconds = value / per_second
+        return seconds if 0 <= seconds <= _MOST_SECONDS else None
+
     def flag(self, key: str) -> bool:
         """Return whether a field is true; False if it is absent."""
         value = self._data.get(key)
@@ -97,6 +109,13 @@ class Answer:
         if value is None:
             return None
         return type(self)(self._host, value, self._inside(key))
+
+    def figures(self, key: str) -> Self | None:
+        """Return an object of numbers, None if the server does not report one.
+
+        Like a number, it is not worth an answer: any other type counts as absent.
+        """
+        return self.optional_object(key) if isinstance(self.value(key), dict) else None
 
     def objects(self, key: str) -> list[Self]:
         """Return a list of objects, an empty one if it is absent."""
@@ -164,22 +183,6 @@ def checked_answer(http: HttpClient, data: object) -> Answer:
         message = error.get("message") if isinstance(error, dict) else error
         raise http.error(str(message or error))
     return answer
-
-
-def parse_json(data: bytes) -> object:
-    """Return the value of a JSON text; raise ValueError if it is none.
-
-    Text that is no valid Unicode becomes U+FFFD: a model may generate half of a
-    surrogate pair, or a server may cut a character in two.
-    """
-    try:
-        return json_loads(data)
-    except JSON_DECODE_EXCEPTIONS:
-        text = data.decode(errors="replace")
-        mended = _ESCAPE.sub(lambda match: "\\ufffd" if match[1] else match[0], text)
-        if mended.encode() == data:
-            raise
-    return json_loads(mended)
 
 
 def parse_arguments(value: object) -> JsonObject | None:

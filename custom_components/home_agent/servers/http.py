@@ -10,7 +10,6 @@ import aiohttp
 from aiohttp.http_exceptions import ContentEncodingError, HttpProcessingError
 from homeassistant.helpers.aiohttp_client import SSRFRedirectError
 from homeassistant.helpers.json import json_bytes
-from homeassistant.util.json import JSON_DECODE_EXCEPTIONS, json_loads
 
 from .address import shown_host, split_credentials
 from .errors import (
@@ -25,6 +24,7 @@ from .errors import (
     WrongScheme,
     is_prompt_too_long,
 )
+from .json_text import parse_json
 from .lines import LineSplitter, LineTooLong
 from .redaction import Redactor
 from .refusals import refusal, seconds_until_ready
@@ -158,8 +158,8 @@ class HttpClient:
         with self._translated(self._idle_timeout):
             body = await response.content.read()
         try:
-            return json_loads(body) if body.strip() else None
-        except JSON_DECODE_EXCEPTIONS as err:
+            return parse_json(body) if body.strip() else None
+        except ValueError as err:
             raise MalformedAnswer(
                 self.host, "the answer is not JSON", status=response.status
             ) from err

@@ -4,16 +4,17 @@ import asyncio
 from collections.abc import AsyncGenerator
 from typing import Final
 
-from .answers import Answer, checked_answer, parse_json
+from .answers import Answer, checked_answer
 from .errors import ConnectionLost, MalformedAnswer, ServerTimedOut
 from .http import HttpClient
+from .json_text import parse_json
 from .refusals import error_text
 
 # How long the figures and the end mark may take after the last word.
 END_SECONDS: Final = 2.0
 _END_MARK: Final = b"[DONE]"
-# Lines without an object, such as pings, show that a server is alive. They prolong
-# the wait for an object to so many idle timeouts at most.
+# Comments and objects that bring nothing, such as pings, show that a server is
+# alive. They prolong the wait for a part of the answer to so many idle timeouts.
 _SIGNS_OF_LIFE: Final = 3
 # An object that a server prints over more lines than this is none.
 _MAX_LINES: Final = 2_000
@@ -38,8 +39,9 @@ class JsonStream:
     ) -> None:
         """Read lines, which must hold no blank ones; has_events: they are events.
 
-        idle_timeout is in seconds; an object must come within three of them after
-        the first line, whatever other lines come.
+        idle_timeout is in seconds; a part of the answer must come within three of
+        them after the first line, whatever else comes. The caller, which knows
+        what a part is, calls note_progress for each.
         """
         self._http = http
         self._lines = lines
@@ -63,8 +65,8 @@ class JsonStream:
         """Return the next object, None at the end.
 
         Raise ConnectionLost if the stream ends inside an object, ServerTimedOut
-        if no object comes, MalformedAnswer if what comes is none, and the error
-        that the server reports.
+        if no part of the answer comes, MalformedAnswer if a line is no object,
+        and the error that the server reports.
         """
         while (line := await self._next_line()) is not None:
             if (text := self._text_of(line)) is None:
@@ -84,12 +86,18 @@ class JsonStream:
                 continue
             self._parts.clear()
             self._is_bare = not self._has_events
-            if not self.is_ending:
-                self._extend(self._longest_wait)
             return checked_answer(self._http, data)
         if self._parts:
             raise ConnectionLost(self._http.host, "the stream ended inside an object")
         return None
+
+    def note_progress(self) -> None:
+        """Wait for the next part of the answer from now on: the caller got one.
+
+        After end_soon this changes nothing.
+        """
+        if not self.is_ending:
+            self._extend(self._longest_wait)
 
     def end_soon(self) -> None:
         """Wait only END_SECONDS from now on for what may follow the answer."""

@@ -33,7 +33,6 @@ from .messages import (
     ChatRequest,
     JsonObject,
     LoadRequest,
-    ToolCall,
 )
 from .ollama_answers import (
     capabilities_of,
@@ -45,7 +44,7 @@ from .ollama_answers import (
 )
 from .ollama_names import full_name, is_cloud_model
 from .thinking import ThinkingSplitter, split_thinking
-from .tool_calls import calls_of
+from .tool_calls import WholeCallCollector, calls_of
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -92,7 +91,7 @@ class OllamaServer(ModelServer):
         An error in the middle is a line {"error": "text"}.
         """
         splitter = ThinkingSplitter()
-        calls: list[ToolCall] = []
+        calls = WholeCallCollector()
         lines = self.http.post_lines(self._url("chat"), self._chat_body(request, True))
         async with aclosing(lines):
             stream = await self._stream(lines)
@@ -100,11 +99,12 @@ class OllamaServer(ModelServer):
                 message = chunk.optional_object("message")
                 content, thinking = "", ""
                 if message:
-                    calls += calls_of(message)
-                    content, tagged = splitter.feed(
-                        message.optional_text("content") or ""
-                    )
-                    thinking = (message.optional_text("thinking") or "") + tagged
+                    text = message.optional_text("content") or ""
+                    thinking = message.optional_text("thinking") or ""
+                    if calls.add(message) or text or thinking:
+                        stream.note_progress()
+                    content, tagged = splitter.feed(text)
+                    thinking += tagged
                 if is_done := chunk.flag("done"):
                     last_content, last_thinking = splitter.finish()
                     content += last_content
@@ -113,7 +113,7 @@ class OllamaServer(ModelServer):
                     yield ChatDelta(content=content, thinking=thinking)
                 if is_done:
                     yield ChatDelta(
-                        tool_calls=finished_calls(calls, chunk, self.http.host),
+                        tool_calls=finished_calls(calls.calls, chunk, self.http.host),
                         finish_reason=chunk.optional_text("done_reason"),
                         stats=stats_of(chunk),
                     )
@@ -248,7 +248,9 @@ class OllamaServer(ModelServer):
         async with aclosing(lines):
             stream = await self._stream(lines)
             while (chunk := await stream.read()) is not None:
-                if chunk.optional_text("status") == "success":
+                if status := chunk.optional_text("status"):
+                    stream.note_progress()
+                if status == "success":
                     return
                 if total := chunk.number("total"):
                     yield (chunk.number("completed") or 0) / total

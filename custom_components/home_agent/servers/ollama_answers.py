@@ -46,12 +46,11 @@ def stats_of(last: Answer) -> ChatStats:
     """
 
     def seconds(key: str) -> float | None:
-        value = last.number(key)
-        return None if value is None else value / 1e9
+        return last.seconds(key, per_second=1e9)
 
     return ChatStats(
-        prompt_tokens=last.integer("prompt_eval_count"),
-        completion_tokens=last.integer("eval_count"),
+        prompt_tokens=last.count("prompt_eval_count"),
+        completion_tokens=last.count("eval_count"),
         load_seconds=seconds("load_duration"),
         prompt_seconds=seconds("prompt_eval_duration"),
         completion_seconds=seconds("eval_duration"),

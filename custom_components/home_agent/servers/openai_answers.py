@@ -16,6 +16,8 @@ class StreamParser:
         self.finish_reason: str | None = None
         # Whether thinking came in the field "reasoning_content".
         self.has_reasoning_content = False
+        # Whether the last event brought a part of the answer; pings bring none.
+        self.has_progressed = False
         self._calls = ToolCallCollector(host)
         self._splitter = ThinkingSplitter()
         self._usage: Answer | None = None
@@ -23,19 +25,26 @@ class StreamParser:
 
     def feed(self, event: Answer) -> ChatDelta | None:
         """Return the text of an event, if it has any; keep the rest for the end."""
-        self._usage = event.optional_object("usage") or self._usage
-        self._timings = event.optional_object("timings") or self._timings
+        had_figures = bool(self._usage or self._timings)
+        self._usage = event.figures("usage") or self._usage
+        self._timings = event.figures("timings") or self._timings
+        # Some servers send figures with each event: only the first show progress.
+        self.has_progressed = bool(self._usage or self._timings) and not had_figures
         if not (choices := event.objects("choices")):
             return None
         choice = choices[0]
-        self.finish_reason = choice.optional_text("finish_reason") or self.finish_reason
+        if reason := choice.optional_text("finish_reason"):
+            self.finish_reason = reason
+            self.has_progressed = True
         # A server that ignores "stream" sends a whole message.
         delta = choice.optional_object("delta") or choice.optional_object("message")
         if delta is None:
             return None
         self.has_reasoning_content |= bool(delta.optional_text("reasoning_content"))
-        self._calls.add(delta.objects("tool_calls"))
+        has_grown = self._calls.add(delta.objects("tool_calls"))
         text, thinking = _content_of(delta)
+        if has_grown or text or thinking:
+            self.has_progressed = True
         content, tagged = self._splitter.feed(text)
         return _delta(content, thinking + tagged)
 
@@ -71,9 +80,7 @@ def parse_chat_answer(answer: Answer, host: str) -> ChatAnswer:
             calls_of(message), host, is_cut=is_cut_off(finish_reason)
         ),
         finish_reason=finish_reason,
-        stats=_stats_of(
-            answer.optional_object("usage"), answer.optional_object("timings")
-        ),
+        stats=_stats_of(answer.figures("usage"), answer.figures("timings")),
     )
 
 
@@ -123,19 +130,18 @@ def _texts_of(parts: list[Answer], kind: str) -> Iterator[str]:
 
 def _stats_of(usage: Answer | None, timings: Answer | None) -> ChatStats:
     """Return the figures of an answer; timings are llama.cpp's own, in ms."""
-    details = usage.optional_object("prompt_tokens_details") if usage else None
-    cached = details.integer("cached_tokens") if details else None
-    if timings and (cache_n := timings.integer("cache_n")) is not None:
+    details = usage.figures("prompt_tokens_details") if usage else None
+    cached = details.count("cached_tokens") if details else None
+    if timings and (cache_n := timings.count("cache_n")) is not None:
         cached = cache_n
 
     def seconds(key: str) -> float | None:
-        value = timings.number(key) if timings else None
-        return None if value is None else value / 1e3
+        return timings.seconds(key, per_second=1e3) if timings else None
 
     return ChatStats(
-        prompt_tokens=usage.integer("prompt_tokens") if usage else None,
+        prompt_tokens=usage.count("prompt_tokens") if usage else None,
         cached_tokens=cached,
-        completion_tokens=usage.integer("completion_tokens") if usage else None,
+        completion_tokens=usage.count("completion_tokens") if usage else None,
         prompt_seconds=seconds("prompt_ms"),
         completion_seconds=seconds("predicted_ms"),
     )

@@ -104,15 +104,19 @@ class OpenAICompatibleServer(ModelServer):
                 async with self._open_stream("chat/completions", body) as stream:
                     while (event := await stream.read()) is not None:
                         delta = parser.feed(event)
+                        if parser.has_progressed:
+                            stream.note_progress()
                         if delta:
                             yield delta
                         if parser.finish_reason and (delta or not stream.is_ending):
                             stream.end_soon()
                     if not stream.is_complete and parser.finish_reason is None:
                         raise ConnectionLost(self.http.host, "no [DONE] at the end")
-            except ConnectionLost:
+            except ModelServerError as err:
+                # What follows the finish_reason is not worth the answer.
                 if parser.finish_reason is None:
                     raise
+                _LOGGER.debug("Error after the end of an answer: %s", err.log_text)
             if parser.has_reasoning_content:
                 self._reasoning_models.add(request.model)
             if delta := parser.rest():

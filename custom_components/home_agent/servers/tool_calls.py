@@ -1,14 +1,14 @@
 """Tool calls: put together from their pieces, and never made if they were cut off."""
 
-from collections.abc import Collection
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import pairwise
+import json
 from typing import Final
-
-from homeassistant.helpers.json import json_dumps
 
 from .answers import Answer, parse_arguments
 from .errors import MalformedAnswer
-from .messages import ToolCall
+from .messages import JsonObject, ToolCall
 
 # Reasons to end an answer that may leave its last tool call incomplete: the limit
 # of tokens in the words of several servers, a content filter, a server that stops.
@@ -25,20 +25,6 @@ _CUT_REASONS: Final = frozenset(
 )
 
 
-@dataclass(eq=False, slots=True)
-class _PartialCall:
-    """A tool call whose pieces are still coming in."""
-
-    name: str = ""
-    arguments: str = ""
-    id: str = ""
-
-    @property
-    def is_complete(self) -> bool:
-        """Return whether the arguments are a whole JSON object already."""
-        return bool(self.arguments) and parse_arguments(self.arguments) is not None
-
-
 @dataclass(frozen=True, slots=True)
 class _Piece:
     """A piece of a tool call; texts that are absent are ""."""
@@ -48,14 +34,80 @@ class _Piece:
     name: str
     arguments: str
 
+    def whole_arguments(self) -> JsonObject | None:
+        """Return the arguments if this piece alone has all of them."""
+        if not self.arguments.lstrip().startswith("{"):
+            return None
+        return parse_arguments(self.arguments)
+
+
+@dataclass(eq=False, slots=True)
+class _PartialCall:
+    """A tool call whose pieces are still coming in."""
+
+    index: int | None = None
+    id: str = ""
+    name: str = ""
+    # Every id that a piece of this call had.
+    ids: set[str] = field(default_factory=set)
+    # The texts of the arguments, none of them empty.
+    texts: list[str] = field(default_factory=list)
+
+    def add(self, piece: _Piece) -> None:
+        """Add a piece that is not a repeat."""
+        self.name = piece.name or self.name
+        if piece.arguments:
+            self.texts.append(piece.arguments)
+        self.add_place(piece)
+
+    def add_place(self, piece: _Piece) -> None:
+        """Remember by which index and id the server names this call."""
+        self.id = self.id or piece.id
+        if piece.id:
+            self.ids.add(piece.id)
+        if self.index is None:
+            self.index = piece.index
+
+    def arguments(self) -> JsonObject | None:
+        """Return the arguments, None if they are not a whole JSON object.
+
+        Each text adds to those before it, or contains them (cumulative arguments).
+        Some servers send "{}" in place of arguments that follow.
+        """
+        without_empty = [text for text in self.texts if text.strip() != "{}"]
+        for texts in (self.texts, without_empty):
+            if (arguments := parse_arguments("".join(texts))) is not None:
+                return arguments
+            if _is_cumulative(texts):
+                arguments = parse_arguments(texts[-1])
+                if arguments is not None:
+                    return arguments
+        return None
+
+    def is_complete(self) -> bool:
+        """Return whether the arguments are a whole JSON object already."""
+        return bool(self.texts) and self.arguments() is not None
+
+    def has_place_of(self, piece: _Piece) -> bool | None:
+        """Return whether the index, or else the id, of a piece is that of this call.
+
+        None if the two have neither in common.
+        """
+        if piece.index is not None and self.index is not None:
+            return piece.index == self.index
+        if piece.id and self.ids:
+            return piece.id in self.ids
+        return None
+
 
 class ToolCallCollector:
     """Puts the pieces of a stream's tool calls together.
 
     In OpenAI's API the first piece of a call has its index, id and name, and the
     others have the index. Other servers send whole calls without an index, give
-    index 0 to each of them, repeat the name or the id in each piece, or send a
-    new id with each piece (vLLM before 0.9).
+    index 0 or one id to each of them, repeat the name or the id in each piece,
+    send a new id with each piece (vLLM before 0.9), or send whole calls again at
+    the end.
     """
 
     def __init__(self, host: str) -> None:
@@ -65,24 +117,28 @@ class ToolCallCollector:
         self._by_id: dict[str, _PartialCall] = {}
         self._by_index: dict[int, _PartialCall] = {}
 
-    def add(self, pieces: list[Answer]) -> None:
-        """Add the pieces of one event."""
+    def add(self, pieces: list[Answer]) -> bool:
+        """Add the pieces of one event; return whether a call began or grew."""
         added: list[_PartialCall] = []
+        has_grown = False
         for piece in map(_piece_of, pieces):
             call = self._find(piece)
-            if call is None or self._starts_new_call(piece, call, added):
+            if repeated := self._repeated(piece, call, added):
+                repeated.add_place(piece)
+                added.append(repeated)
+                continue
+            is_new = call is None or self._starts_new_call(piece, call, added)
+            if call is None or is_new:
                 call = _PartialCall()
                 self._calls.append(call)
-            call.id = call.id or piece.id
-            call.name = piece.name or call.name
-            # Some servers repeat the whole call at the end.
-            if piece.arguments != call.arguments or not call.is_complete:
-                call.arguments += piece.arguments
+            call.add(piece)
             if piece.id:
                 self._by_id[piece.id] = call
             if piece.index is not None:
                 self._by_index[piece.index] = call
             added.append(call)
+            has_grown = has_grown or is_new or bool(piece.arguments)
+        return has_grown
 
     def finish(self, finish_reason: str | None) -> tuple[ToolCall, ...]:
         """Return the calls in the order in which they began.
@@ -90,37 +146,98 @@ class ToolCallCollector:
         Raise MalformedAnswer if one has no name. A stream without a reason for its
         end may have been cut, too.
         """
-        calls = [
-            ToolCall(call.name, parse_arguments(call.arguments), call.id)
-            for call in self._calls
-        ]
+        calls = [ToolCall(call.name, call.arguments(), call.id) for call in self._calls]
         is_cut = finish_reason is None or is_cut_off(finish_reason)
         return checked_calls(calls, self._host, is_cut=is_cut)
 
     def _find(self, piece: _Piece) -> _PartialCall | None:
         """Return the call that a piece seems to belong to."""
-        if piece.id in self._by_id:
-            return self._by_id[piece.id]
+        call = self._by_id.get(piece.id)
+        if call and call.has_place_of(piece):
+            return call
         if piece.index is not None:
             return self._by_index.get(piece.index)
         return self._calls[-1] if self._calls else None
 
+    def _repeated(
+        self, piece: _Piece, found: _PartialCall | None, added: Collection[_PartialCall]
+    ) -> _PartialCall | None:
+        """Return the complete call that a piece has once more, None if there is none.
+
+        found is the call that the piece seems to belong to. added are the calls that
+        have a piece in the same event: without an index and an id, two equal calls
+        in one event are two calls.
+        """
+        name = piece.name or (found.name if found else "")
+        if found is None and not piece.name:
+            return None
+        if (arguments := piece.whole_arguments()) is None:
+            return None
+        for call in self._calls:
+            if call.name != name or not (piece.name or call is found):
+                continue
+            same_place = call.has_place_of(piece)
+            if same_place is None:
+                same_place = call not in added
+            if same_place and call.is_complete() and call.arguments() == arguments:
+                return call
+        return None
+
     def _starts_new_call(
         self, piece: _Piece, call: _PartialCall, added: Collection[_PartialCall]
     ) -> bool:
-        """Return whether a piece begins a call of its own.
+        """Return whether a piece, which repeats no call, begins a call of its own.
 
         call is the one that its index, or its place, seems to say; added are the
         calls that have a piece in the same event.
         """
-        if not (piece.name and call.name) or piece.id in self._by_id:
+        if not (piece.name and call.name) or piece.id in call.ids:
             return False
         if piece.id:
-            return bool(call.id) or call.is_complete
+            return bool(call.id) or call.is_complete()
         if piece.index is None and (call in added or call.name != piece.name):
             return True
-        repeats = (piece.name, piece.arguments) == (call.name, call.arguments)
-        return bool(piece.arguments) and call.is_complete and not repeats
+        if not piece.arguments or not call.is_complete():
+            return False
+        # Arguments {} may stand for those that follow.
+        is_filled = piece.index is not None and call.name == piece.name
+        return bool(call.arguments()) or not is_filled
+
+
+class WholeCallCollector:
+    """Collects the tool calls of a stream that sends each call in one piece.
+
+    A call that the server sends again, with the same index or id, is one call.
+    """
+
+    def __init__(self) -> None:
+        """Start before the first message."""
+        self.calls: list[ToolCall] = []
+        self._indexes: list[int | None] = []
+
+    def add(self, message: Answer) -> bool:
+        """Add the calls of a message; return whether one of them is new."""
+        count = len(self.calls)
+        items = message.objects("tool_calls")
+        for item, call in zip(items, calls_of(message), strict=True):
+            index = _index_of(item)
+            if not self._has(call, index):
+                self.calls.append(call)
+                self._indexes.append(index)
+        return len(self.calls) > count
+
+    def _has(self, call: ToolCall, index: int | None) -> bool:
+        """Return whether a call is one of those before it."""
+        for other, other_index in zip(self.calls, self._indexes, strict=True):
+            if (call.name, call.arguments) != (other.name, other.arguments):
+                continue
+            if index is not None and other_index is not None:
+                is_same = index == other_index
+            else:
+                is_same = bool(call.id) and call.id == other.id
+            if is_same:
+                return True
+        return False
 
 
 def is_cut_off(finish_reason: str | None) -> bool:
@@ -167,10 +284,24 @@ def _piece_of(item: Answer) -> _Piece:
     function = item.optional_object("function")
     arguments = function.value("arguments") if function else None
     if not isinstance(arguments, str):
-        arguments = "" if arguments is None else json_dumps(arguments)
+        arguments = "" if arguments is None else json.dumps(arguments)
     return _Piece(
         index=item.integer("index"),
         id=item.optional_text("id") or "",
         name=(function and function.optional_text("name")) or "",
         arguments=arguments,
+    )
+
+
+def _index_of(item: Answer) -> int | None:
+    """Return the index of an entry of "tool_calls"; Ollama has it in "function"."""
+    function = item.optional_object("function")
+    index = function.integer("index") if function else None
+    return item.integer("index") if index is None else index
+
+
+def _is_cumulative(texts: Sequence[str]) -> bool:
+    """Return whether each text begins with the whole text before it."""
+    return len(texts) > 1 and all(
+        text.startswith(before) for before, text in pairwise(texts)
     )

@@ -10,7 +10,7 @@ from homeassistant.helpers.aiohttp_client import async_get_clientsession
 import pytest
 
 from custom_components.home_agent.keep_alive import KeepAlive
-from custom_components.home_agent.servers.answers import Answer, parse_json
+from custom_components.home_agent.servers.answers import Answer
 from custom_components.home_agent.servers.base import (
     Connection,
     ModelServer,
@@ -24,6 +24,7 @@ from custom_components.home_agent.servers.errors import (
     RequestRefused,
 )
 from custom_components.home_agent.servers.factory import connect
+from custom_components.home_agent.servers.json_text import parse_json
 from custom_components.home_agent.servers.messages import ChatRequest, LoadRequest
 from tests.servers import OllamaStandIn, OpenAIStandIn
 from tests.servers.stand_in import Fault
