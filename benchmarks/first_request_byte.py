@@ -36,6 +36,7 @@ from tests.servers.stand_in import StandIn
 
 ENTITIES = 1000
 ROUNDS = 40
+NUM_CTX = 65536
 AGENTS = {
     "Home Agent": "conversation.agent",
     "retrieval": "conversation.retrieval",
@@ -130,6 +131,8 @@ async def measure(hass: HomeAssistant) -> dict[str, dict[str, list[float]]]:
                 "llm_model": "llama3.2:3b",
                 "llm_hass_api": ["assist"],
                 "entity_mode": "assist",
+                # The list of 1,000 entities does not fit the default.
+                "llm_num_ctx": NUM_CTX,
             }
             url = {"llm_base_url": server.url, "llm_server_kind": "ollama"}
             await add_entry(hass, "home_agent", 2, url, "Agent", conversation=model)
@@ -142,7 +145,11 @@ async def measure(hass: HomeAssistant) -> dict[str, dict[str, list[float]]]:
                 conversation=model | {"entity_mode": "retrieval"},
                 embedding={"embedding_model": "nomic-embed-text"},
             )
-            core = {"model": "llama3.2:3b", "llm_hass_api": ["assist"]}
+            core = {
+                "model": "llama3.2:3b",
+                "llm_hass_api": ["assist"],
+                "num_ctx": NUM_CTX,
+            }
             await add_entry(
                 hass, "ollama", 3, {"url": server.url}, "Core", conversation=core
             )
