@@ -4,7 +4,8 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any, Final
 
-from homeassistant.components.diagnostics import async_redact_data
+from homeassistant.components.diagnostics import REDACTED, async_redact_data
+from homeassistant.config_entries import ConfigEntryState
 from homeassistant.const import CONF_PROMPT
 from homeassistant.core import HomeAssistant
 
@@ -27,14 +28,18 @@ TO_REDACT: Final = {
     *(role.key("api_key") for role in Role),
     *(role.key("proxy_headers") for role in Role),
 }
+# The path of an address may hold a secret, and so may its user and password.
+_ADDRESS_KEYS: Final = ("_url", "_api_base")
 
 
 async def async_get_config_entry_diagnostics(
     hass: HomeAssistant, entry: HomeAgentConfigEntry
 ) -> dict[str, Any]:
-    """Return settings, loaded models, and what the keep_alive adviser has measured."""
-    data = entry.runtime_data
-    return {
+    """Return settings, loaded models, and what the keep_alive adviser has measured.
+
+    An entry that is not loaded has only settings.
+    """
+    settings: dict[str, Any] = {
         "data": _settings(entry.data),
         "subentries": [
             {
@@ -44,6 +49,11 @@ async def async_get_config_entry_diagnostics(
             }
             for subentry in entry.subentries.values()
         ],
+    }
+    if entry.state is not ConfigEntryState.LOADED:
+        return settings
+    data = entry.runtime_data
+    return settings | {
         "servers": [_server(coordinator) for coordinator in data.coordinators.values()],
         "models": [_model(residency) for residency in data.residencies.values()],
     }
@@ -52,9 +62,19 @@ async def async_get_config_entry_diagnostics(
 def _settings(data: Mapping[str, Any]) -> dict[str, Any]:
     """Return settings without secrets; of an address only the host is kept."""
     return {
-        key: shown_host(value) if key.endswith("_url") else value
+        key: _shown_address(value)
+        if isinstance(value, str) and (key.endswith(_ADDRESS_KEYS) or "://" in value)
+        else value
         for key, value in async_redact_data(dict(data), TO_REDACT).items()
     }
+
+
+def _shown_address(address: str) -> str:
+    """Return the host of an address; hide a text that is not an address."""
+    try:
+        return shown_host(address)
+    except ValueError:
+        return REDACTED
 
 
 def _server(coordinator: ServerCoordinator) -> dict[str, Any]:

@@ -5,14 +5,14 @@ import asyncio
 from typing import Any, Final, override
 
 from homeassistant.components.repairs import RepairsFlow, RepairsFlowResult
-from homeassistant.config_entries import ConfigSubentry
+from homeassistant.config_entries import ConfigEntryState, ConfigSubentry
 from homeassistant.core import HomeAssistant
 from homeassistant.helpers import issue_registry as ir
 import probatio as vol
 
 from .dialogs.fields import keep_alive_select, num_ctx_number
 from .keep_alive import InvalidKeepAlive, KeepAlive
-from .model.role import Role, subentry_role
+from .model.role import ModelRole, Role, merged_config, subentry_role
 from .residency.loader import ModelLoader
 from .runtime import HomeAgentConfigEntry
 from .servers.errors import ModelServerError
@@ -66,7 +66,8 @@ class PullFlow(IssueFlow):
     """Lets the server download a model that it does not have."""
 
     _pulling: asyncio.Task[None] | None = None
-    _failure: str | None = None
+    # Stays if the task ends without a result: a reload cancels it, or it crashes.
+    _failure: str | None = "the download was interrupted"
 
     @override
     async def async_step_confirm(
@@ -85,15 +86,16 @@ class PullFlow(IssueFlow):
         self, user_input: dict[str, Any] | None = None
     ) -> RepairsFlowResult:
         """Show the progress of the download."""
-        entry = self._entry
-        key = str(self._issue["subentry_id"])
-        loaders = entry.runtime_data.loaders if entry else {}
-        if entry is None or key not in loaders:
-            return self.async_abort(reason="entry_not_loaded")
         if self._pulling is None:
+            entry = self._entry
+            if entry is None or entry.state is not ConfigEntryState.LOADED:
+                return self.async_abort(reason="entry_not_loaded")
+            loader = entry.runtime_data.loaders.get(str(self._issue["subentry_id"]))
+            if loader is None:
+                return self.async_abort(reason="entry_not_loaded")
             # A task of the entry goes on when the user closes the dialog.
             self._pulling = entry.async_create_background_task(
-                self.hass, self._async_pull(loaders[key]), "pull a model"
+                self.hass, self._async_pull(loader), "pull a model"
             )
         if not self._pulling.done():
             return self.async_show_progress(
@@ -107,7 +109,7 @@ class PullFlow(IssueFlow):
     async def async_step_pulled(
         self, user_input: dict[str, Any] | None = None
     ) -> RepairsFlowResult:
-        """Reload the entry, which loads the model; or show the error of the server."""
+        """Reload the entry, which loads the model; or show why the download failed."""
         if self._failure is not None:
             return self.async_abort(
                 reason="pull_failed",
@@ -120,12 +122,17 @@ class PullFlow(IssueFlow):
         return self.async_create_entry(data={})
 
     async def _async_pull(self, loader: ModelLoader) -> None:
-        """Download the model; keep the error of the server if it fails."""
+        """Download the model; keep the error of the server if it fails.
+
+        The failure is cleared only after the whole download.
+        """
         try:
             async for fraction in loader.async_pull():
                 self.async_update_progress(fraction)
         except ModelServerError as err:
             self._failure = err.detail
+        else:
+            self._failure = None
 
 
 class SettingFlow(IssueFlow):
@@ -186,10 +193,15 @@ class SettingFlow(IssueFlow):
         found = [entry.subentries[str(key)] for key in keys if key in entry.subentries]
         if _NUM_CTX not in self._issue or not found:
             return found
-        residencies = entry.runtime_data.residencies
-        use = residencies[found[0].subentry_id].use
+        use = self._role(entry, found[0]).use
         return [
-            residency.subentry
-            for residency in residencies.values()
-            if residency.use is use and residency.role.role is not Role.EMBEDDING
+            subentry
+            for subentry in entry.subentries.values()
+            if subentry_role(subentry) is not Role.EMBEDDING
+            and self._role(entry, subentry).use is use
         ]
+
+    def _role(self, entry: HomeAgentConfigEntry, subentry: ConfigSubentry) -> ModelRole:
+        """Return the model role of a subentry, also if its entry is not loaded."""
+        config = merged_config(entry, subentry)
+        return ModelRole(self.hass, config, subentry_role(subentry))

@@ -149,12 +149,19 @@ def _manager(hass: HomeAssistant, entry_id: str | None) -> VectorDBManager | Non
 async def _async_load_model(call: ServiceCall) -> ServiceResponse:
     """Load models one after the other; return {"models": [{"model", "seconds"}]}.
 
-    Raise ServiceValidationError for an invalid keep_alive and for a device that is
-    not one of Home Agent's models, and a ModelServerError if a server fails.
+    A call without devices skips models whose requests may cost money. Raise
+    ServiceValidationError for an invalid keep_alive and for a device that is not one
+    of Home Agent's models, NotSupported for a device whose model's requests may
+    cost money, and another ModelServerError if a server fails.
     """
     keep_alive = _keep_alive(call)
     loaded: list[JsonValueType] = []
     for loader in _loaders(call, ServerCapability.WARM):
+        if ATTR_DEVICE_ID not in call.data:
+            # Only a server that is connected can say which models are the user's own.
+            await loader.residency.coordinator.server()
+            if not loader.residency.may_be_warmed:
+                continue
         seconds = await loader.async_load(keep_alive)
         model = loader.residency.role.model
         loaded.append({"model": model, "seconds": round(seconds, 3)})
@@ -185,7 +192,11 @@ def _keep_alive(call: ServiceCall) -> KeepAlive | None:
 
 
 async def _async_unload_model(call: ServiceCall) -> None:
-    """Unload models; raise the same errors as _async_load_model."""
+    """Unload models.
+
+    Raise ServiceValidationError for a device that is not one of Home Agent's models,
+    and a ModelServerError if a server fails or cannot unload.
+    """
     for loader in _loaders(call, ServerCapability.UNLOAD):
         await loader.async_unload()
 

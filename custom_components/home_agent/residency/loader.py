@@ -13,7 +13,7 @@ from homeassistant.util import dt as dt_util
 from ..keep_alive import KeepAlive
 from ..model.role import Role
 from ..model.use import model_uses
-from ..servers.errors import ModelNotFound
+from ..servers.errors import ModelNotFound, NotSupported
 from ..servers.messages import LoadRequest
 from .background import SharedTask
 from .state import RECENT, ModelResidency
@@ -79,6 +79,9 @@ class ModelLoader:
         ModelServerError if the server fails, NotSupported if a request that nobody
         waits for may cost money there.
         """
+        server = await self.residency.coordinator.server()
+        if not self.residency.may_be_warmed:
+            raise NotSupported(server.http.host, "a request may cost money")
         async with self._use.load_lock:
             return await self._async_load(keep_alive or self.load_keep_alive, reason)
 

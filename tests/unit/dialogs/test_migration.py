@@ -9,8 +9,9 @@ import pytest
 from pytest_homeassistant_custom_component.common import MockConfigEntry
 
 from custom_components.home_agent.const import DOMAIN
+from custom_components.home_agent.dialogs.migration import async_migrate_from_version_1
 from tests.conftest import MakeEntry, say, speech
-from tests.servers import OllamaStandIn
+from tests.servers import OllamaStandIn, OpenAIStandIn
 
 # The options of a version-1 entry, without addresses.
 OPTIONS = {
@@ -223,3 +224,117 @@ async def test_the_sensor_that_is_gone_is_removed(
     assert registry.async_get(obsolete.entity_id) is None
     assert entry.minor_version == 2
     assert er.async_entries_for_config_entry(registry, entry.entry_id)
+
+
+async def test_a_key_goes_to_no_other_server(
+    home: HomeAssistant, openai: OpenAIStandIn, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A key of an external LLM without an address is left out, with its LLM."""
+    options = {
+        "llm_base_url": openai.url,
+        "llm_model": "local-model",
+        "external_llm_enabled": True,
+        "external_llm_api_key": "external-secret",
+    }
+    entry = await migrated(home, {}, options)
+    await home.async_block_till_done(wait_background_tasks=True)
+    assert list(subentries(entry)) == ["conversation"]
+    assert not [item for item in openai.requests if "secret" in str(item.headers)]
+    assert "external-secret" not in caplog.text
+    assert "the key belongs to another server" in caplog.text
+
+
+@pytest.mark.parametrize("url", [None, "", "http://host:port/v1", "http://h:99999"])
+async def test_an_entry_that_cannot_be_migrated(
+    home: HomeAssistant, url: str | None
+) -> None:
+    """It gets no subentries and stays as it is."""
+    options = {**OPTIONS, "llm_base_url": url}
+    entry = MockConfigEntry(domain=DOMAIN, version=1, data={}, options=options)
+    entry.add_to_hass(home)
+    assert not await home.config_entries.async_setup(entry.entry_id)
+    assert entry.state is ConfigEntryState.MIGRATION_ERROR
+    assert (entry.version, dict(entry.options)) == (1, options)
+    assert not entry.subentries
+
+
+@pytest.mark.parametrize(
+    ("change", "kind", "key", "value"),
+    [
+        ({"llm_model": ""}, "conversation", "llm_model", "gpt-4o-mini"),
+        ({"history_max_messages": "many"}, "conversation", "max_history", None),
+        ({"llm_max_tokens": "many"}, "conversation", "llm_max_tokens", None),
+        ({"external_llm_model": ""}, "external_llm", "external_llm_model", "gpt-4o"),
+        ({"external_llm_base_url": "not a url"}, "external_llm", None, None),
+        ({"vector_db_embedding_base_url": "x:y:z"}, "embedding", None, None),
+        (
+            {"vector_db_embedding_model": None},
+            "embedding",
+            "embedding_model",
+            "text-embedding-3-small",
+        ),
+        ({"vector_db_host": "not a host"}, "embedding", "chroma_url", None),
+        ({"vector_db_port": "port"}, "embedding", "chroma_url", None),
+    ],
+)
+async def test_a_value_that_cannot_be_used(
+    hass: HomeAssistant,
+    change: dict[str, Any],
+    kind: str,
+    key: str | None,
+    value: str | None,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """It is left out or replaced with one warning; the rest is migrated."""
+    entry = migrated_only(hass, change)
+    found = subentries(entry)
+    if key is None:
+        assert {"conversation", "embedding", "external_llm"} - {kind} == set(found)
+    else:
+        assert len(found) == 3
+        assert found[kind].get(key) == value
+    (name,) = change
+    lines = [r for r in caplog.records if r.getMessage().startswith(name)]
+    assert [line.levelname for line in lines] == ["WARNING"]
+
+
+@pytest.mark.parametrize(
+    ("host", "url"),
+    [
+        ("chroma.lan", "http://chroma.lan:8000"),
+        ("chroma.lan:9000", "http://chroma.lan:9000"),
+        ("http://chroma.lan:9000/", "http://chroma.lan:9000"),
+        ("https://chroma.lan/", "https://chroma.lan"),
+    ],
+)
+async def test_the_address_of_chroma(hass: HomeAssistant, host: str, url: str) -> None:
+    """The host may have a scheme or a port."""
+    entry = migrated_only(hass, {"vector_db_host": host, "vector_db_port": 8000})
+    assert subentries(entry)["embedding"]["chroma_url"] == url
+
+
+@pytest.mark.parametrize(
+    ("headers", "kept"),
+    [('{"X-A": "b"}', None), ({"X-A": 1, "X-B": "b", 2: "c"}, {"X-B": "b"})],
+)
+async def test_headers_that_are_no_texts(
+    hass: HomeAssistant, headers: Any, kept: dict[str, str] | None
+) -> None:
+    """Only pairs of texts are kept."""
+    entry = migrated_only(hass, {"llm_proxy_headers": headers})
+    assert entry.data.get("llm_proxy_headers") == kept
+
+
+def migrated_only(hass: HomeAssistant, change: dict[str, Any]) -> MockConfigEntry:
+    """Return an entry of version 1 after its migration, which is not set up."""
+    options = {
+        **OPTIONS,
+        "llm_base_url": "http://127.0.0.1:1",
+        "external_llm_base_url": "http://127.0.0.1:2",
+        **change,
+    }
+    entry = MockConfigEntry(domain=DOMAIN, version=1, data={}, options=options)
+    entry.add_to_hass(hass)
+    async_migrate_from_version_1(hass, entry)
+    assert entry.version == 2
+    return entry

@@ -1,0 +1,94 @@
+"""The action load_model sends no request that may cost money."""
+
+from typing import Any
+
+from homeassistant.core import HomeAssistant
+from homeassistant.helpers import device_registry as dr, entity_registry as er
+import pytest
+
+from custom_components.home_agent.const import DOMAIN
+from custom_components.home_agent.servers.errors import NotSupported
+from tests.conftest import MakeEntry, call_action
+from tests.servers import OllamaStandIn, OpenAIStandIn, StandInModel
+
+CLOUD_MODEL = "gpt-oss:120b-cloud"
+LOCAL_MODEL = "llama3.2:70b"
+
+
+@pytest.fixture
+async def cloud_model(
+    home: HomeAssistant, ollama: OllamaStandIn, make_entry: MakeEntry
+) -> str:
+    """Return the id of the device of an Ollama cloud model; another one is local."""
+    ollama.models[CLOUD_MODEL] = StandInModel(CLOUD_MODEL)
+    entry = await make_entry(
+        ollama.url,
+        conversation={"llm_model": CLOUD_MODEL},
+        external_llm={"external_llm_model": LOCAL_MODEL},
+    )
+    (subentry,) = entry.get_subentries_of_type("conversation")
+    registry = dr.async_get(home)
+    device = registry.async_get_device({(DOMAIN, subentry.subentry_id)})
+    assert device
+    return device.id
+
+
+def loads(server: OllamaStandIn) -> list[Any]:
+    """Return the models of the requests that load a model."""
+    return [body["model"] for body in server.sent("/api/generate")]
+
+
+@pytest.mark.usefixtures("cloud_model")
+async def test_a_call_without_devices_skips_a_cloud_model(
+    home: HomeAssistant, ollama: OllamaStandIn
+) -> None:
+    """It loads the model that runs on the user's own machine."""
+    result = await call_action(home, "load_model")
+    assert [item["model"] for item in result["models"]] == [LOCAL_MODEL]
+    assert loads(ollama) == [LOCAL_MODEL]
+
+
+async def test_a_cloud_model_by_its_device(
+    home: HomeAssistant, ollama: OllamaStandIn, cloud_model: str
+) -> None:
+    """A call that names its device is refused with a translated error."""
+    with pytest.raises(NotSupported) as caught:
+        await call_action(home, "load_model", device_id=cloud_model)
+    assert caught.value.translation_key == "not_supported"
+    assert loads(ollama) == []
+
+
+async def test_the_button_of_a_cloud_model(
+    home: HomeAssistant, ollama: OllamaStandIn, cloud_model: str
+) -> None:
+    """It is refused too."""
+    registry = er.async_get(home)
+    (button,) = (
+        entity.entity_id
+        for entity in er.async_entries_for_device(registry, cloud_model)
+        if entity.unique_id.endswith("_load")
+    )
+    with pytest.raises(NotSupported):
+        await home.services.async_call(
+            "button", "press", {"entity_id": button}, blocking=True
+        )
+    assert loads(ollama) == []
+
+
+async def test_a_server_on_the_internet(
+    home: HomeAssistant,
+    openai: OpenAIStandIn,
+    make_entry: MakeEntry,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A server that the user has not declared as their own gets no request."""
+    monkeypatch.setattr(
+        "custom_components.home_agent.servers.factory.is_local", lambda url: False
+    )
+    await make_entry(
+        openai.url,
+        conversation={"llm_model": "local-model"},
+        llm_server_kind="openai_compatible",
+    )
+    assert await call_action(home, "load_model") == {"models": []}
+    assert openai.sent("/v1/chat/completions") == []
