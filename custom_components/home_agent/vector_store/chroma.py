@@ -9,7 +9,8 @@ from typing import Any, Final, Self, override
 import aiohttp
 
 from ..const import DOMAIN
-from ..servers.errors import RequestRefused
+from ..servers.answers import Answer
+from ..servers.errors import MalformedAnswer, RequestRefused
 from ..servers.http import HttpClient
 from .base import DimensionChanged, VectorStore
 
@@ -75,14 +76,15 @@ class ChromaStore(VectorStore):
                 "get_or_create": True,
             },
         )
-        self._id = answer["id"]
+        self._id = Answer(self._http.host, answer).text("id")
 
-    async def _collections_by_model(self) -> dict[str, dict[str, Any]]:
+    async def _collections_by_model(self) -> dict[str, Answer]:
         """Return the collections of this index by the models that they belong to."""
         return {
-            collection["metadata"]["model"]: collection
+            metadata.text("model"): collection
             for collection in await _collections(self._http, self._url)
-            if (collection.get("metadata") or {}).get(DOMAIN) == self._index
+            if (metadata := collection.optional_object("metadata")) is not None
+            and metadata.value(DOMAIN) == self._index
         }
 
     @override
@@ -91,9 +93,17 @@ class ChromaStore(VectorStore):
         found: dict[str, str] = {}
         while True:
             page = {"include": ["documents"], "limit": _PAGE, "offset": len(found)}
-            answer = await self._post("get", page)
-            found |= zip(answer["ids"], answer["documents"], strict=True)
-            if len(answer["ids"]) < _PAGE:
+            answer = Answer(self._http.host, await self._post("get", page))
+            ids, documents = answer.texts("ids"), answer.value("documents")
+            if ids is None:
+                raise answer.malformed("ids", "a list of texts")
+            if not isinstance(documents, list) or len(documents) != len(ids):
+                raise answer.malformed("documents", f"a list of {len(ids)} texts")
+            known = len(found)
+            # A document that is no text counts as "", so that a sync replaces it.
+            texts = (text if isinstance(text, str) else "" for text in documents)
+            found |= zip(ids, texts, strict=True)
+            if len(ids) < _PAGE or len(found) == known:
                 return found
 
     @override
@@ -139,8 +149,7 @@ class ChromaStore(VectorStore):
                 "n_results": depth,
                 "include": ["distances"],
             }
-            answer = await self._post("query", body)
-            ranking = list(zip(answer["ids"][0], answer["distances"][0], strict=True))
+            ranking = _ranking(Answer(self._http.host, await self._post("query", body)))
             found = [(key, 1 - distance) for key, distance in ranking if key in allowed]
             if len(found) >= limit or len(ranking) < depth:
                 return found[:limit]
@@ -150,12 +159,19 @@ class ChromaStore(VectorStore):
     async def other_model(self) -> str | None:
         """Return the other model of this index with the most keys, None without one."""
         counts = {
-            model: await self._http.get(f"{self._url}/{collection['id']}/count")
+            model: await self._count(collection)
             for model, collection in (await self._collections_by_model()).items()
             if model != self._model
         }
         most = max(counts, key=counts.__getitem__, default=None)
         return most if most is not None and counts[most] else None
+
+    async def _count(self, collection: Answer) -> int:
+        """Return the number of keys in a collection."""
+        count = await self._http.get(f"{self._url}/{collection.text('id')}/count")
+        if not isinstance(count, int):
+            raise MalformedAnswer(self._http.host, "the count is not a whole number")
+        return count
 
     @override
     async def drop_other_models(self) -> None:
@@ -184,14 +200,14 @@ class ChromaStore(VectorStore):
         Chroma names the reason only in the text of its answer, which may change.
         """
         (vector, *_) = body.get("embeddings") or body.get("query_embeddings") or ([],)
-        collection = (await self._collections_by_model()).get(self._model, {})
-        stored = collection.get("dimension")
+        collection = (await self._collections_by_model()).get(self._model)
+        stored = collection.integer("dimension") if collection is not None else None
         if vector and stored and len(vector) != stored:
             raise DimensionChanged
 
-    async def _drop(self, collection: Mapping[str, Any]) -> None:
+    async def _drop(self, collection: Answer) -> None:
         """Delete a collection from the server."""
-        url = f"{self._url}/{collection['name']}"
+        url = f"{self._url}/{collection.text('name')}"
         async with self._http.request("DELETE", url):
             pass
 
@@ -226,9 +242,26 @@ def _client(
     return HttpClient(session, url, headers, _IDLE_TIMEOUT)
 
 
-async def _collections(http: HttpClient, url: str) -> list[dict[str, Any]]:
+async def _collections(http: HttpClient, url: str) -> list[Answer]:
     """Return all collections; raise a ModelServerError if this is not Chroma."""
     answer = await http.get(url)
     if not isinstance(answer, list):
         raise http.error("a server answers, but it is not Chroma")
-    return answer
+    return Answer(http.host, {"collections": answer}).objects("collections")
+
+
+def _ranking(answer: Answer) -> list[tuple[str, float]]:
+    """Return the keys and distances of a query's one vector, the nearest first.
+
+    Raise MalformedAnswer if the answer does not have one distance for each key.
+    """
+    match answer.value("ids"), answer.value("distances"):
+        case [list(keys)], [list(distances)] if len(keys) == len(distances):
+            pass
+        case _:
+            raise answer.malformed("ids", "one list of keys with their distances")
+    if not all(isinstance(key, str) for key in keys):
+        raise answer.malformed("ids", "a list of texts")
+    if not all(isinstance(distance, int | float) for distance in distances):
+        raise answer.malformed("distances", "a list of numbers")
+    return list(zip(keys, distances, strict=True))

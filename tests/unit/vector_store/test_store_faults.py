@@ -1,0 +1,105 @@
+"""What the stores raise if their file is damaged or their server answers nonsense."""
+
+from typing import Any
+
+import aiohttp
+from aiohttp import web
+from homeassistant.core import HomeAssistant
+from homeassistant.helpers.aiohttp_client import async_get_clientsession
+import pytest
+
+from custom_components.home_agent.servers.errors import MalformedAnswer
+from custom_components.home_agent.vector_store.chroma import ChromaStore
+from tests.servers.stand_in import StandIn
+
+COLLECTIONS = "/api/v2/tenants/default_tenant/databases/default_database/collections"
+OURS = {"home_agent": "index"}
+
+
+def chroma(**answers: Any) -> StandIn:
+    """Return a Chroma server that gives these answers, by operation."""
+    usual = {
+        "list": [],
+        "create": {"id": "x", "name": "n"},
+        "get": {"ids": [], "documents": []},
+        "query": {"ids": [[]], "distances": [[]]},
+        "count": 0,
+    }
+
+    def reply(operation: str) -> Any:
+        async def handle(_request: Any, _body: Any) -> web.Response:
+            return web.json_response((usual | answers)[operation])
+
+        return handle
+
+    server = StandIn()
+    server.routes |= {
+        ("GET", COLLECTIONS): reply("list"),
+        ("POST", COLLECTIONS): reply("create"),
+        ("POST", f"{COLLECTIONS}/x/get"): reply("get"),
+        ("POST", f"{COLLECTIONS}/x/query"): reply("query"),
+        ("GET", f"{COLLECTIONS}/y/count"): reply("count"),
+    }
+    return server
+
+
+async def use(session: aiohttp.ClientSession, url: str) -> None:
+    """Call the methods of a Chroma store that read an answer."""
+    store = await ChromaStore.open(session, url, None, "index", "model")
+    await store.other_model()
+    await store.texts()
+    await store.search([1.0, 0.0], 5, {"a"})
+    await store.clear()
+    await store.delete()
+
+
+@pytest.mark.parametrize(
+    ("operation", "answer"),
+    [
+        ("create", []),
+        ("create", {}),
+        ("create", None),
+        ("create", {"id": 1}),
+        ("list", [1]),
+        ("list", [{"metadata": "x"}]),
+        ("list", [{"metadata": OURS}]),
+        ("list", [{"metadata": {**OURS, "model": []}}]),
+        ("list", [{"metadata": {**OURS, "model": "other"}}]),
+        ("list", [{"metadata": {**OURS, "model": "model"}}]),
+        ("get", []),
+        ("get", {}),
+        ("get", {"ids": [1], "documents": ["a"]}),
+        ("get", {"ids": ["a"], "documents": []}),
+        ("query", None),
+        ("query", {}),
+        ("query", {"ids": [], "distances": []}),
+        ("query", {"ids": [["a"]], "distances": [[]]}),
+        ("query", {"ids": [["a"]], "distances": [[None]]}),
+        ("query", {"ids": [[["a"]]], "distances": [[0.5]]}),
+    ],
+)
+async def test_malformed_answers_of_chroma(
+    hass: HomeAssistant, operation: str, answer: Any
+) -> None:
+    """Each raises MalformedAnswer, which all callers handle."""
+    async with chroma(**{operation: answer}) as server:
+        with pytest.raises(MalformedAnswer):
+            await use(async_get_clientsession(hass), server.url)
+
+
+@pytest.mark.parametrize("count", [None, "1", [], {}])
+async def test_malformed_count_of_chroma(hass: HomeAssistant, count: Any) -> None:
+    """A count that is no number raises MalformedAnswer."""
+    other = {"id": "y", "name": "n", "metadata": {**OURS, "model": "other"}}
+    async with chroma(list=[other], count=count) as server:
+        with pytest.raises(MalformedAnswer):
+            await use(async_get_clientsession(hass), server.url)
+
+
+async def test_repeated_page_of_chroma(hass: HomeAssistant) -> None:
+    """A server that ignores the offset does not make texts() read indefinitely."""
+    ids = [str(number) for number in range(1000)]
+    async with chroma(get={"ids": ids, "documents": [None, *ids[1:]]}) as server:
+        session = async_get_clientsession(hass)
+        store = await ChromaStore.open(session, server.url, None, "index", "model")
+        assert await store.texts() == {**dict(zip(ids, ids, strict=True)), "0": ""}
