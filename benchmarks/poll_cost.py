@@ -89,6 +89,19 @@ async def measure(hass: HomeAssistant) -> None:
     await hass.config_entries.async_unload(entry.entry_id)
 
 
+async def until_it_listens() -> None:
+    """Wait until the server accepts connections."""
+    async with asyncio.timeout(30):
+        while True:
+            try:
+                _, writer = await asyncio.open_connection("127.0.0.1", PORT)
+            except OSError:
+                await asyncio.sleep(0.1)
+            else:
+                writer.close()
+                return
+
+
 async def main() -> None:
     """Run beside a server of its own."""
     command = [sys.executable, "-m", "tests.servers", "--port", str(PORT)]
@@ -96,7 +109,7 @@ async def main() -> None:
         command, stdout=subprocess.DEVNULL
     )
     try:
-        await asyncio.sleep(2)
+        await until_it_listens()
         async with async_test_home_assistant() as hass:
             asyncio.get_running_loop().set_debug(False)
             frame.async_setup(hass)
