@@ -11,6 +11,7 @@ from homeassistant.components.homeassistant.exposed_entities import (
 from homeassistant.config_entries import ConfigSubentry
 from homeassistant.const import CONF_LLM_HASS_API, CONF_PROMPT, MATCH_ALL
 from homeassistant.core import HomeAssistant
+from homeassistant.exceptions import HomeAssistantError
 from homeassistant.helpers import llm
 from homeassistant.helpers.entity_platform import AddConfigEntryEntitiesCallback
 from homeassistant.helpers.restore_state import RestoredExtraData
@@ -136,5 +137,8 @@ class HomeAgentConversationEntity(conversation.ConversationEntity):
             _LOGGER.error("No answer: %s", err.log_text)
             if isinstance(err, InvalidAuth):
                 self._entry.async_start_reauth(self.hass)
+            raise
+        except HomeAssistantError as err:
+            _LOGGER.warning("No answer: %s", err)
             raise
         return conversation.async_get_result_from_chat_log(user_input, chat_log)
