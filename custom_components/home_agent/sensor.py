@@ -1,4 +1,4 @@
-"""Sensors: whether a model is in memory, and what its last turn cost."""
+"""Sensors of models in memory, their last turns, the index, and server memory."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -47,7 +47,7 @@ class ModelSensorDescription(SensorEntityDescription):
 
 @dataclass(frozen=True, kw_only=True)
 class TurnSensorDescription(SensorEntityDescription):
-    """A sensor of the last turn; kinds are the servers that report it, None all."""
+    """A figure of the last turn; kinds are the servers that report it, None: all."""
 
     value: Callable[[TurnRecord], float | None]
     kinds: frozenset[ServerKind | None] | None = None
@@ -155,7 +155,7 @@ async def async_setup_entry(
     config_entry: HomeAgentConfigEntry,
     async_add_entities: AddConfigEntryEntitiesCallback,
 ) -> None:
-    """Add the sensors of each model and of each Ollama."""
+    """Add the sensors of each model, each index and each Ollama server."""
     data = config_entry.runtime_data
     for subentry_id, residency in data.residencies.items():
         async_add_entities(
@@ -241,7 +241,7 @@ class ModelSensor(ResidencyEntity, SensorEntity):
         if self.entity_description.key != "loaded_until":
             return None
         model = self.residency.loaded
-        return {"forever": model is not None and model.is_indefinite}
+        return {"never_unloads": model is not None and model.is_indefinite}
 
 
 class TurnSensor(ModelEntity, SensorEntity):

@@ -40,12 +40,12 @@ _LOGGER = logging.getLogger(__name__)
 
 # Seconds from the first change to a sync: a renamed area changes many entities.
 SYNC_COOLDOWN: Final = 5.0
-# Seconds from hiding an entity to its removal from the index, without a sync.
+# Seconds from hiding an entity to its removal from the index; needs no sync.
 REMOVAL_COOLDOWN: Final = 0.5
 # The wait after the first failed sync; it doubles with each further one.
 RETRY_FIRST: Final = timedelta(minutes=1)
 RETRY_LAST: Final = timedelta(hours=1)
-# For a model that only embeds questions until the next model's index is complete.
+# The previous model embeds questions only until the current model's index is complete.
 PREVIOUS_MODEL_KEEP_ALIVE: Final = KeepAlive.parse("1m")
 
 
@@ -111,7 +111,7 @@ class VectorDBManager:
         ]
 
     async def async_stop(self) -> None:
-        """Cancel a scheduled sync that is running, and close the index."""
+        """Stop tracking, cancel a running scheduled sync, and close the indexes."""
         self._is_tracking = False
         self._is_stopped = True
         while self._unsubscribe:
@@ -214,8 +214,9 @@ class VectorDBManager:
     async def async_sync(self) -> SyncResult:
         """Make the index agree with the exposed entities.
 
-        Only entities whose text changed are embedded. Raise a ModelServerError if a
-        server fails; what was embedded until then stays in the index.
+        Only entities whose text changed are embedded, or all if the dimension of the
+        model's vectors changed. Raise a ModelServerError if a server fails; what was
+        embedded until then stays in the index.
         """
         return await self._async_sync(embed_all=False)
 
@@ -238,7 +239,7 @@ class VectorDBManager:
             return result
 
     async def _async_update_index(self, *, embed_all: bool) -> SyncResult:
-        """Remove, embed and store what makes the index complete."""
+        """Remove hidden entities from the index, and embed new and changed ones."""
         index = await self.indexes.async_open()
         store, write = index.store, self.indexes.async_write
         document_prompt = embedding_prompts(index.model).document
@@ -283,7 +284,7 @@ class VectorDBManager:
     async def _async_embed(self, store: VectorStore, texts: Mapping[str, str]) -> None:
         """Embed texts by entity id in batches, and store each before the next.
 
-        Before each batch, turns of other models on the same server come first.
+        Before each batch, wait until other models on the same server run no turn.
         """
         for batch in batched(texts.items(), self._batch_size, strict=False):
             await self._role.wait_until_idle()
@@ -373,8 +374,8 @@ def embedding_manager(
 ) -> VectorDBManager | None:
     """Return the manager to search with, None if no embedding model is set up.
 
-    It is one of the config entry that the subentry belongs to, and else the first of
-    any entry: all indexes hold the same entities.
+    Prefer a manager of the config entry that the subentry belongs to. Otherwise take
+    the first of any loaded entry: all indexes hold the same entities.
     """
     entries = hass.config_entries.async_loaded_entries(DOMAIN)
     entries.sort(key=lambda entry: subentry_id not in entry.subentries)

@@ -75,7 +75,7 @@ class Home(PassingTime):
             until = self.hass.states.get(f"sensor.{device}_unloads_at")
             assert until
             forever = resident.seconds > 1e9
-            assert until.attributes["forever"] is forever
+            assert until.attributes["never_unloads"] is forever
             if forever:
                 assert until.state == STATE_UNKNOWN
             else:

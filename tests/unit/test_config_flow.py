@@ -16,6 +16,7 @@ import voluptuous as vol
 
 from custom_components.home_agent.config_flow import validate_keep_alive
 from custom_components.home_agent.const import DOMAIN
+from custom_components.home_agent.dialogs.fields import flattened
 from custom_components.home_agent.model.reauth import async_start_role_reauth
 from custom_components.home_agent.model.role import Role, merged_config
 from tests.conftest import MakeEntry
@@ -871,3 +872,10 @@ async def test_an_untouched_first_dialog(
     assert result["type"] == "create_entry"
     (entry,) = home.config_entries.async_entries(DOMAIN)
     assert len(entry.subentries) == 1
+
+
+@pytest.mark.parametrize("typed", ["", " ", "\t "])
+def test_a_field_of_blanks_is_empty(typed: str) -> None:
+    """At the top of a form and in a section."""
+    form = {"llm_api_key": typed, "advanced": {"prompt": typed, "llm_model": " a "}}
+    assert flattened(form) == {"llm_model": "a"}

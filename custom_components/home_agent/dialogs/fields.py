@@ -130,7 +130,7 @@ def own_server_field(role: Role) -> Fields:
 def server_kind_field() -> Fields:
     """Return the field with which users override the detected kind of a server.
 
-    A cloud is not offered: its address alone decides that.
+    ServerKind.CLOUD is not offered: clouds are recognized by their address alone.
     """
     return {
         vol.Required(Role.LLM.key("server_kind"), default=KIND_AUTOMATIC): _select(
@@ -261,10 +261,10 @@ def chroma_fields() -> Fields:
 
 
 def sampling_fields(role: Role, kind: ServerKind) -> Fields:
-    """Return the fields that say how a chat model answers.
+    """Return the fields that control how a chat model answers, and _server_fields.
 
-    A request carries no value for a field that is left empty: the server's own
-    default then holds.
+    If temperature or top_p is empty, requests omit it and the server uses its own
+    default. If max_tokens or num_ctx is empty, requests carry Home Agent's default.
     """
     fields: Fields = {
         vol.Optional(role.key("temperature")): _number(0, 2, step=0.05),
@@ -281,10 +281,11 @@ def sampling_fields(role: Role, kind: ServerKind) -> Fields:
 
 
 def default_think(role: Role, kind: ServerKind) -> str:
-    """Return whether the model of a new role thinks before it answers.
+    """Return the option of THINK_OPTIONS that the form of a role suggests.
 
-    Off on Ollama, since a voice assistant should answer at once. Other kinds of
-    server may not know the setting, so that their own default holds.
+    It is "off" for a conversation agent on Ollama, since a voice assistant should
+    answer at once. Otherwise it is "default": the server decides, since other kinds
+    of server may not support the setting.
     """
     return "off" if kind is ServerKind.OLLAMA and role is Role.LLM else "default"
 
@@ -298,10 +299,12 @@ def flattened(user_input: Mapping[str, Any]) -> dict[str, Any]:
     flat: dict[str, Any] = {}
     for key, value in user_input.items():
         flat |= flattened(value) if isinstance(value, Mapping) else {key: value}
-    return {
+    stripped = {
         key: value.strip() if isinstance(value, str) else value
         for key, value in flat.items()
-        if value not in (None, "", [])
+    }
+    return {
+        key: value for key, value in stripped.items() if value not in (None, "", [])
     }
 
 

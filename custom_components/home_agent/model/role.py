@@ -68,9 +68,9 @@ def subentry_role(subentry: ConfigSubentry) -> Role:
 def role_connection(config: Mapping[str, Any], role: Role) -> Connection:
     """Return the connection of a role from its flat configuration.
 
-    A role without an address of its own uses the primary's server, with the
-    primary's key and headers unless it has a key of its own. A role with an
-    address never gets them: a key belongs to one server.
+    A role without an address of its own uses the primary LLM's server and headers,
+    and the primary LLM's API key unless it has a key of its own. A role with its own
+    address never gets the primary LLM's key or headers: they belong to one server.
     """
     own = role if config.get(role.key("base_url")) else Role.LLM
     kind = config.get(own.key("server_kind"))
@@ -89,8 +89,8 @@ def role_connection(config: Mapping[str, Any], role: Role) -> Connection:
 class ModelRole:
     """A role with its model and its settings.
 
-    Its server is connected when it is first needed. subentry_id is None for a role
-    made from a mapping without one, as in a test.
+    server() connects on its first call. subentry_id is None if the configuration has
+    none, as in tests.
     """
 
     def __init__(
@@ -122,15 +122,15 @@ class ModelRole:
         return self._server
 
     async def wait_until_idle(self) -> None:
-        """Wait for turns of other models on the server, a minute at most."""
+        """Wait until other models on the server run no turn, for a minute at most."""
         url = role_connection(self._config, self.role).url
         await model_uses(self._hass).async_wait_until_idle(url, self.use)
 
     def context_size(self, kind: ServerKind | None) -> int | None:
         """Return the size of the model's context in tokens, None if it is not known.
 
-        Ollama loads a model with the context that the request asks for; on another
-        kind of server it is what the server reports.
+        Ollama loads a model with the num_ctx of the request. For other kinds of
+        server, it is the size that the server reports.
         """
         return self.num_ctx if kind is ServerKind.OLLAMA else self.use.context_length
 

@@ -1,7 +1,8 @@
-"""What another keep_alive would have cost: cold starts, waiting, memory.
+"""Recorded uses of a model, and what each keep_alive would have cost.
 
-The past of a model is played again for each candidate: it is cold for a use if
-the time since the end of the one before is not shorter than the keep_alive.
+The costs are cold starts, seconds of waiting and hours in memory. They are computed
+from the recorded uses. A use is a cold start if the pause since the end of the
+previous use was at least as long as the keep_alive.
 """
 
 from collections import deque
@@ -16,29 +17,32 @@ from homeassistant.util import dt as dt_util
 
 from ..keep_alive import KeepAlive
 
-# Bounds of what is kept of a model.
+# Limits of what is stored for each model.
 MAX_USES: Final = 1000
 MAX_LOADS: Final = 20
 MAX_AGE: Final = timedelta(days=14)
-# Uses that follow one another closer are one: a question and its follow-up.
+# Uses that are less than this many seconds apart are recorded as one, such as a
+# question and its follow-up.
 SAME_USE: Final = 10.0
-# Servers report some hundredths of a second even for a model that is loaded.
+# Load times below this many seconds are ignored: servers report some hundredths of a
+# second even for a model that is already loaded.
 COLD_LOAD: Final = 1.0
 
 CANDIDATES: Final = ("0", "30s", "5m", "10m", "30m", "1h", "90m", "2h", "4h", "-1")
-# What a fix may choose from.
+# The values that suggestion() chooses from.
 _STEPS: Final = (
     *("1m", "2m", "5m", "10m", "15m", "20m", "30m", "45m", "1h", "90m", "2h", "3h"),
     *("4h", "6h", "8h", "12h", "24h"),
 )
-# A keep_alive should outlast a cadence and its slowest answer by this.
+# Seconds by which a suggested keep_alive exceeds the cadence plus the longest use.
 MARGIN: Final = 60.0
-# From how many times in a row a cadence can be seen, and how even they must be.
+# A cadence needs at least MIN_GAPS gaps among the last RECENT_GAPS. A gap counts as
+# even if it differs from their median by at most EVENNESS times the median.
 MIN_GAPS: Final = 4
 EVENNESS: Final = 0.1
 RECENT_GAPS: Final = 24
 
-# How many cold starts a day are worth the memory.
+# From this many cold starts in a day on, a longer keep_alive is suggested.
 OFTEN: Final = 3
 
 DAY: Final = 86400.0
@@ -46,7 +50,7 @@ DAY: Final = 86400.0
 
 @dataclass(slots=True)
 class Use:
-    """A use of a model: Unix times in seconds, and how many requests it was."""
+    """A use of a model: Unix times in seconds, and its number of requests."""
 
     start: float
     end: float
@@ -55,7 +59,7 @@ class Use:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Advice:
-    """What a keep_alive would have cost, per day."""
+    """The costs per day that a keep_alive would have had."""
 
     keep_alive: str
     cold_starts: float
@@ -63,7 +67,7 @@ class Advice:
     hours_resident: float
 
     def rounded(self) -> dict[str, Any]:
-        """Return the figures for people."""
+        """Return the figures rounded to one decimal, for display."""
         return {
             key: round(value, 1) if isinstance(value, float) else value
             for key, value in asdict(self).items()
@@ -101,7 +105,10 @@ class UseHistory:
     def record(
         self, start: datetime, end: datetime, requests: int, load_seconds: float | None
     ) -> None:
-        """Add a use; load_seconds is the wait for the model in it, if known."""
+        """Add a use; load_seconds is how long it waited for the model to load.
+
+        load_seconds is None if the server does not report it.
+        """
         begin, finish = start.timestamp(), end.timestamp()
         last = self.uses[-1] if self.uses else None
         if last and begin - last.end < SAME_USE:
@@ -115,7 +122,7 @@ class UseHistory:
             self.record_load(load_seconds)
 
     def record_load(self, seconds: float) -> None:
-        """Add a load, unless the model was in memory already."""
+        """Add a load time, unless it is so short that the model was loaded already."""
         if seconds >= COLD_LOAD:
             self.loads.append(seconds)
 
@@ -131,9 +138,9 @@ class UseHistory:
 
     @property
     def cadence(self) -> float | None:
-        """Return the seconds between uses that come evenly, None if they do not.
+        """Return the median gap if the uses come at even intervals, else None.
 
-        Most of the last gaps must be close to their median.
+        At least 60 percent of the last gaps must be close to their median.
         """
         gaps = self.gaps[-RECENT_GAPS:]
         if len(gaps) < MIN_GAPS:
@@ -143,7 +150,7 @@ class UseHistory:
         return middle if even >= 0.6 * len(gaps) else None
 
     def cold_starts(self, keep_alive: KeepAlive, since: datetime | None = None) -> int:
-        """Return how many uses would have found the model gone."""
+        """Return how many uses would have found the model not loaded."""
         if keep_alive.seconds is None:
             return 0
         begin = since.timestamp() if since else 0.0
@@ -170,7 +177,7 @@ class UseHistory:
         )
 
     def table(self, configured: KeepAlive) -> list[Advice]:
-        """Return the advice for the candidates and what is configured."""
+        """Return the costs of all candidates and of the configured keep_alive."""
         texts = dict.fromkeys((*CANDIDATES, configured.text))
         values = sorted((KeepAlive.parse(text) for text in texts), key=_length)
         return [self.advise(value) for value in values]
@@ -178,9 +185,10 @@ class UseHistory:
     def suggestion(self, configured: KeepAlive) -> str | None:
         """Return the keep_alive that would outlast the cadence that is seen.
 
-        None where the configured one does, or is 0 on purpose, or where uses
-        come at no even times. The margin is that of the slowest use and a
-        minute: a timer starts at the end of an answer.
+        None if the uses do not come at even intervals, if the configured keep_alive
+        is 0 or -1, or if it caused fewer than OFTEN cold starts in the last day. "-1"
+        if even the longest of _STEPS is too short. The result covers the cadence, the
+        longest use and MARGIN: servers count keep_alive from the end of an answer.
         """
         cadence = self.cadence
         if cadence is None or not configured.nanoseconds:

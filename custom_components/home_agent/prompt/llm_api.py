@@ -40,7 +40,7 @@ class AgentAPI(llm.API):
 
     @callback
     def renew(self) -> None:
-        """Give a new prompt and new tools to conversations that have begun, too.
+        """Change the API's id: conversations in progress get a new prompt and tools.
 
         Home Assistant keeps the prompt and the tools of a conversation for as long
         as the id of its API is the same (2026.11, chat_log.py).

@@ -1,4 +1,4 @@
-"""The context of a question: the entities that fit it, and the time."""
+"""The context sent with a question: the entities that match it, and the time."""
 
 from collections.abc import Mapping
 import logging
@@ -24,8 +24,8 @@ from .messages import has_clock
 
 _LOGGER = logging.getLogger(__name__)
 
-# Seconds that a question waits to be embedded. A model that is not loaded takes
-# longer, but it is loaded while the user speaks.
+# Maximum seconds that a turn waits for the embedding of its question. Loading the
+# embedding model takes longer, but that begins while the user still speaks.
 EMBEDDING_TIMEOUT: Final = 5.0
 
 
@@ -42,8 +42,9 @@ class Retrieval:
     async def async_context(self, chat_log: ChatLog, question: str) -> TurnContext:
         """Return the context of a question.
 
-        It has entities if the conversation began without the list of all of them, and
-        the time if the user wants that or no tool reports it.
+        It contains the matching entities if the system prompt has no list of all
+        entities. It contains the time if the user enabled that, or if Home Assistant
+        wrote the time into the system prompt because no tool reports it.
         """
         context = TurnContext()
         api = chat_log.llm_api
@@ -75,12 +76,12 @@ def _area_of_device(hass: HomeAssistant, device_id: str | None) -> str | None:
 
 
 def _entity_text(hass: HomeAssistant, match: EntityMatch) -> str:
-    """Return an entity with its state, and each alias in a line of its own.
+    """Return the lines that describe an entity: name, state, and one line per alias.
 
-    A small model copies a list of names as one name, which no tool finds.
+    Small models pass several names in one line to a tool as if they were one name.
     """
     entity = match.entity
-    # An entity may have no name at all; tools take its id then.
+    # An entity may have no name at all; tools accept its entity id instead.
     name, *aliases = entity.names or (entity.entity_id,)
     kind = ", ".join((entity.domain, *entity.areas[:1]))
     lines = [f"- {name} ({kind}): {live_state(hass, entity.entity_id)}"]

@@ -1,9 +1,9 @@
 """Find out which kind of server answers at an address.
 
-The shape of the answers decides, never the port, the name or a status: half a dozen
-servers answer some of Ollama's paths, and LM Studio answers every unknown path with
-status 200. All requests are GET requests, since some servers unload or import models
-on others.
+Servers are recognized by the content of their answers, never by port, host name or
+status code: half a dozen kinds of server answer some of Ollama's paths, and LM Studio
+answers every unknown path with status 200. All requests are GET requests, since
+some servers unload or import models on other methods.
 """
 
 import asyncio
@@ -87,9 +87,9 @@ class Detected:
 async def detect(session: aiohttp.ClientSession, connection: Connection) -> Detected:
     """Find out which kind of server answers at the connection's address.
 
-    A known cloud is not asked. Raise CannotConnect if nothing answers, InvalidAuth
-    if the key is refused, ServerBusy if the server is still starting, and
-    UnknownServer if what answers is no model server.
+    No request is sent to a known cloud. Raise CannotConnect if nothing answers,
+    InvalidAuth if the key is refused, HostRefused if the host name is, ServerBusy if
+    the server is still starting, and UnknownServer if it is not a model server.
     """
     url = connection.url
     if is_cloud(url):
@@ -116,7 +116,10 @@ async def detect(session: aiohttp.ClientSession, connection: Connection) -> Dete
 
 
 def _version(answer: Mapping[str, Any]) -> str:
-    """Return the version of an Ollama, "" if it is none: it is logged and shown."""
+    """Return the version in Ollama's answer, "" if it does not look like a version.
+
+    It is checked because it is logged and shown to the user.
+    """
     version = answer["version"]
     is_version = isinstance(version, str) and _VERSION.fullmatch(version)
     return version if is_version else ""
@@ -142,7 +145,7 @@ def _is_model_list(models: Any) -> bool:
 def _may_be_ollama(version: Any, tags: Any, owners: set[str]) -> bool:
     """Return whether the answers can be those of Ollama.
 
-    llama-swap's /api/version has more keys.
+    The version object must have no other key: llama-swap's has more.
     """
     return (
         isinstance(version, dict)
@@ -161,7 +164,7 @@ async def _is_ollama(probe: _Probe, tags: Any) -> bool:
         return False
     if models := tags.get("models"):
         return isinstance(models, list) and all(map(_is_ollama_model, models))
-    # There is no model whose digest could show it. Ollama greets at its root.
+    # Without a model there is no digest to check, but Ollama's root has this text.
     return await probe.text("/") == "Ollama is running"
 
 
@@ -170,8 +173,8 @@ async def _kind_of_openai(
 ) -> ServerKind:
     """Return the kind of a server that has an OpenAI-compatible API.
 
-    Answers that only one kind gives count first. The owners of the models are a
-    hint: a proxy passes on those of the servers behind it.
+    Answers that only one kind of server gives are checked first. The owners of the
+    models come last, since a proxy passes on the owners from the servers behind it.
     """
     if any(header.lower().startswith("x-litellm-") for header in headers):
         return ServerKind.LITELLM
@@ -298,7 +301,7 @@ class _Probe:
     async def get(self, path: str) -> Any:
         """Return the JSON at a path below the root, None if there is none.
 
-        The request for a path is sent once.
+        The answer is kept, so that a path is requested only once.
         """
         if path not in self._answers:
             self._answers[path], _ = await self.get_with_headers(self._root + path)

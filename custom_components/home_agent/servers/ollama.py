@@ -1,4 +1,4 @@
-"""Ollama, over its native API: its /v1 ignores keep_alive and num_ctx."""
+"""Ollama's native API, used because its /v1 API ignores keep_alive and num_ctx."""
 
 import asyncio
 from collections.abc import AsyncGenerator, Collection, Iterable, Sequence
@@ -49,12 +49,13 @@ from .tool_calls import WholeCallCollector, calls_of
 _LOGGER = logging.getLogger(__name__)
 
 _PARALLEL_SHOWS: Final = 4
-# The header Date has whole seconds, and an answer takes its time.
+# Clocks that differ by less count as equal: the Date header has no fractions of a
+# second, and the answer needs time to arrive.
 _SAME_TIME: Final = timedelta(seconds=3)
 
 
 class OllamaServer(ModelServer):
-    """An Ollama; an address with /v1 at its end is the same server."""
+    """An Ollama server; its address may end in /v1, which is ignored."""
 
     kind = ServerKind.OLLAMA
     capabilities = (
@@ -69,7 +70,7 @@ class OllamaServer(ModelServer):
     def __init__(self, session: aiohttp.ClientSession, connection: Connection) -> None:
         """Make a client for the server that connection leads to."""
         super().__init__(session, connection)
-        # The file that each name stands for, None if there is no such model.
+        # The file that each name stands for, None if the server did not report it.
         self._files: dict[str, str | None] = {}
 
     @override
@@ -141,8 +142,8 @@ class OllamaServer(ModelServer):
     ) -> list[list[float]]:
         """Return one vector for each text, in the same order.
 
-        A text that is too long for the model is a PromptTooLong; without "truncate"
-        Ollama would cut it without saying so.
+        Raise PromptTooLong if a text is too long for the model: without "truncate":
+        false, Ollama would silently cut it.
         """
         body = {"model": model, "input": list(texts), "truncate": False}
         answer = await self._post(
@@ -170,7 +171,7 @@ class OllamaServer(ModelServer):
             if (capabilities := model.texts("capabilities")) is None:
                 async with limit:
                     show = await self._show(name)
-                # None before 0.6.4.
+                # Ollama before 0.6.4 does not report capabilities.
                 capabilities = show.texts("capabilities") if show else None
             return ServerModel(name, capabilities_of(capabilities))
 
@@ -180,7 +181,8 @@ class OllamaServer(ModelServer):
     async def loaded_models(self, names: Collection[str]) -> list[LoadedModel]:
         """Return the models in memory, with those of the names that stand for them.
 
-        Times are the server's: its clock is read from the answer's header.
+        expires_at is converted from the server's clock, which the Date header shows,
+        to Home Assistant's.
         """
         async with self.http.request(
             "GET", self._url("ps"), timeout=SHORT_TIMEOUT
@@ -235,9 +237,9 @@ class OllamaServer(ModelServer):
 
     @override
     async def pull(self, model: str) -> AsyncGenerator[float]:
-        """Download a model, and yield how much of each of its files is there.
+        """Download a model, and yield the completed fraction (0 to 1) of each file.
 
-        The stream has lines for each file, and restarts at 0 for the next one:
+        The fraction restarts at 0 for each file. The stream has lines such as:
 
             {"status": "pulling manifest"}
             {"status": "pulling 8eeb52dfb3bb", "total": 5e9, "completed": 1e9}
@@ -266,7 +268,7 @@ class OllamaServer(ModelServer):
             "model": request.model,
             "messages": [_message(message) for message in request.messages],
             "stream": stream,
-            # Without it Ollama cuts a prompt that is too long without saying so.
+            # Without this field, Ollama silently cuts a prompt that is too long.
             "truncate": False,
         }
         body |= self.residency_fields(request.model, request.keep_alive)
@@ -287,7 +289,7 @@ class OllamaServer(ModelServer):
         return body
 
     async def _stream(self, lines: AsyncGenerator[bytes]) -> JsonStream:
-        """Return a reader of JSON lines, once the status and the first line came."""
+        """Return a reader of JSON lines after the status and first line arrived."""
         stream = JsonStream(
             self.http, lines, self.connection.idle_timeout, has_events=False
         )
@@ -318,7 +320,7 @@ class OllamaServer(ModelServer):
         return {model: frozenset(found) for model, found in named.items()}
 
     async def _read_files(self, loaded: set[str], others: Iterable[str]) -> None:
-        """Find out which files names stand for, unless that is known."""
+        """Ask the server for the files of names that were not asked about before."""
         for name in {*loaded, *others} - self._files.keys():
             show = await self._show(name)
             self._files[name] = file_of(show) if show else None

@@ -1,4 +1,4 @@
-"""Vectors in memory, exact or in 8 bits a number, with a search over all of them."""
+"""Vectors in memory, as 32-bit or 8-bit numbers, with a search over all of them."""
 
 from collections.abc import Callable, Container, Iterable
 from typing import Any, ClassVar, Final, override
@@ -42,7 +42,7 @@ class VectorTable:
         """Add or replace vectors by key; row n of vectors belongs to the n-th key."""
         rows = [self._row(key) for key in keys]
         if len(self._keys) > len(self._matrix):
-            # The first vectors, all from a file, get no spare rows.
+            # The first call adds no spare rows: it may add all stored vectors.
             self._grow(max(len(self._keys), 2 * len(self._matrix)), vectors.shape[1])
         self._write(rows, vectors)
 
