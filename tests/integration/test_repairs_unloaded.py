@@ -96,8 +96,8 @@ async def test_a_download_that_crashes(
     await make_entry(ollama.url, conversation=MISSING)
     flow = await fix_flow(home, "model_missing")
     monkeypatch.setattr(ModelLoader, "async_pull", crash)
-    result = await flow.async_step_confirm({})
-    task = result["progress_task"]
+    await flow.async_step_confirm({})
+    task = flow._pulling
     assert task
     with pytest.raises(RuntimeError):
         await task

@@ -28,8 +28,11 @@ async def cloud_model(
     )
     (subentry,) = entry.get_subentries_of_type("conversation")
     registry = dr.async_get(home)
-    device = registry.async_get_device({(DOMAIN, subentry.subentry_id)})
-    assert device
+    (device,) = (
+        device
+        for device in dr.async_entries_for_config_entry(registry, entry.entry_id)
+        if (DOMAIN, subentry.subentry_id) in device.identifiers
+    )
     return device.id
 
 
