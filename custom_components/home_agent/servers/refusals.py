@@ -22,6 +22,10 @@ from .errors import (
     is_prompt_too_long,
 )
 
+# Where servers write the reason of an error, and how deep it may be: Mistral has
+# {"message": {"detail": [{"loc": [...], "msg": ...}]}}.
+_REASON_KEYS: Final = ("error", "message", "detail", "errors", "msg")
+_MAX_DEPTH: Final = 5
 # Seconds until a server that is not ready is asked again, if it does not say when.
 READY_PAUSE: Final = 1.0
 
@@ -121,31 +125,29 @@ def error_text(body: str) -> str:
         return body
     if isinstance(data, list) and data:
         data = data[0]
-    error = data.get("error") or data if isinstance(data, dict) else data
-    if isinstance(error, dict):
-        message = error.get("message") or error.get("detail") or error.get("errors")
-        field = error.get("param")
-        if isinstance(message, str) and isinstance(field, str) and field not in message:
-            return f"{message} ({field})"
-        error = message
-    if isinstance(error, list):
-        error = "; ".join(filter(None, map(_problem, error)))
-    return error if isinstance(error, str) else ""
+    return _reason(data, _MAX_DEPTH)
 
 
-def _problem(item: Any) -> str:
-    """Return an entry of a list of problems: the field and what is wrong with it.
+def _reason(data: Any, depth: int) -> str:
+    """Return what a part of an error says, at most so many levels deep.
 
-    FastAPI's entries repeat the input, which may be the whole prompt.
+    FastAPI's problems repeat the input, which may be the whole prompt: so only known
+    fields are read.
     """
-    if isinstance(item, str):
-        return item
-    if not isinstance(item, dict):
+    if isinstance(data, str):
+        return data
+    if isinstance(data, list) and depth:
+        return "; ".join(filter(None, (_reason(item, depth - 1) for item in data)))
+    if not isinstance(data, dict) or not depth:
         return ""
-    location = item.get("loc")
-    field = ".".join(map(str, location)) if isinstance(location, list) else ""
-    message = item.get("msg") or item.get("message")
-    return ": ".join(filter(None, (field, message if isinstance(message, str) else "")))
+    found = (_reason(data.get(key), depth - 1) for key in _REASON_KEYS)
+    reason = next(filter(None, found), "")
+    if isinstance(location := data.get("loc"), list):
+        reason = ": ".join(filter(None, (".".join(map(str, location)), reason)))
+    field = data.get("param")
+    if reason and isinstance(field, str) and field not in reason:
+        reason = f"{reason} ({field})"
+    return reason
 
 
 def _is_about_key(text: str) -> bool:

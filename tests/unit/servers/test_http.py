@@ -386,7 +386,6 @@ MALFORMED: dict[str, tuple[bytes, type[ModelServerError]]] = {
     "bad deflate": (http_answer(b"{}", "Content-Encoding: deflate"), MalformedAnswer),
     "not JSON": (http_answer(b"<html>"), MalformedAnswer),
     "cut JSON": (http_answer(b'{"a": '), MalformedAnswer),
-    "no UTF-8": (http_answer(b'{"a": "\xff"}'), MalformedAnswer),
     "deep JSON": (http_answer(b"[" * 100_000), MalformedAnswer),
     "an error of no charset": (
         http_answer(

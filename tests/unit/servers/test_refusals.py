@@ -29,6 +29,10 @@ PROMPT = "You are in a secret house"
             "body.keep_alive: Extra inputs are not permitted",
         ),
         ({"errors": [{"message": "one"}, "two"]}, "one; two"),
+        (
+            {"message": {"detail": [{"loc": ["body", "keep_alive"], "msg": "extra"}]}},
+            "body.keep_alive: extra",
+        ),
         ({"request": {"messages": [PROMPT]}}, ""),
         ([{"error": {"message": "listed"}}], "listed"),
         ({"detail": 5}, ""),

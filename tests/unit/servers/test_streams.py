@@ -45,9 +45,13 @@ async def stream_server(
     None keeps the connection open without a word.
     """
 
+    tasks: set[asyncio.Task[Any]] = set()
+
     async def answer(
         reader: asyncio.StreamReader, writer: asyncio.StreamWriter
     ) -> None:
+        if (task := asyncio.current_task()) is not None:
+            tasks.add(task)
         try:
             head = await reader.readuntil(b"\r\n\r\n")
             length = int(head.lower().partition(b"content-length:")[2].split()[0])
@@ -69,6 +73,9 @@ async def stream_server(
     finally:
         server.close()
         server.close_clients()
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 def client(
