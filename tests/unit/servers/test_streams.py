@@ -44,7 +44,6 @@ async def stream_server(
     then is repeated every pause seconds after the body; b"" ends the answer, and
     None keeps the connection open without a word.
     """
-
     tasks: set[asyncio.Task[Any]] = set()
 
     async def answer(
