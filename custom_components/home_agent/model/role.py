@@ -141,6 +141,11 @@ class ModelRole:
         )
         model_uses(self._hass).save_soon()
 
+    def learn_tokens(self, characters: int, tokens: int | None) -> None:
+        """Learn from a prompt of which the server has reported the tokens."""
+        limit = self.use.context_length or self.num_ctx
+        self.use.token_estimate.learn(characters, tokens, limit)
+
     def chat_request(
         self,
         messages: list[ChatMessage],

@@ -190,8 +190,7 @@ class Turn:
         """Record and log the end of an answer."""
         stats = answer.stats or ChatStats()
         self._record.add_answer(stats)
-        if limit := self._use.context_length or request.num_ctx:
-            self._use.token_estimate.learn(characters, stats.prompt_tokens, limit)
+        self._role.learn_tokens(characters, stats.prompt_tokens)
         _LOGGER.debug(
             "%s answer from %s after %.2f s: finish reason %s, tools %s,"
             " %s prompt tokens (%s cached), %s completion tokens, loaded in %s s",

@@ -123,8 +123,7 @@ class Primer:
             # max_tokens is 1, because Ollama (0.24) takes 0 as no limit.
             answer = await server.chat(replace(request, max_tokens=1))
         tokens = answer.stats.prompt_tokens
-        limit = self._use.context_length or self._role.num_ctx
-        self._use.token_estimate.learn(characters, tokens, limit)
+        self._role.learn_tokens(characters, tokens)
         _LOGGER.debug(
             "Primed %s with the prompt of %s in %.1f s: %s tokens, %s of them cached",
             self._role.model,

@@ -6,16 +6,13 @@ from typing import Final
 
 from .answers import Answer, checked_answer
 from .errors import ConnectionLost, MalformedAnswer, ServerTimedOut
-from .http import HttpClient
+from .http import SIGNS_OF_LIFE, HttpClient
 from .json_text import parse_json
 from .refusals import error_text
 
 # How long the figures and the end mark may take after the last word.
 END_SECONDS: Final = 2.0
 _END_MARK: Final = b"[DONE]"
-# Comments and objects that bring nothing, such as pings, show that a server is
-# alive. They prolong the wait for a part of the answer to so many idle timeouts.
-_SIGNS_OF_LIFE: Final = 3
 # An object that a server prints over more lines than this is none.
 _MAX_LINES: Final = 2_000
 
@@ -45,7 +42,8 @@ class JsonStream:
         """
         self._http = http
         self._lines = lines
-        self._longest_wait = _SIGNS_OF_LIFE * idle_timeout
+        # Objects that bring nothing, such as pings, prolong a wait as comments do.
+        self._longest_wait = SIGNS_OF_LIFE * idle_timeout
         self._has_events = has_events
         # The lines of an object that is not complete yet.
         self._parts: list[bytes] = []
