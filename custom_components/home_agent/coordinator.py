@@ -22,7 +22,7 @@ _LOGGER = logging.getLogger(__name__)
 POLL_INTERVAL: Final = timedelta(minutes=1)
 # A server unloads a model a moment after its keep_alive or an unload request.
 UNLOAD_DELAY: Final = timedelta(seconds=2)
-# Minimum seconds between two polls after requests: one turn may send several.
+# Seconds from a request to the poll that follows it: one turn may send several.
 REQUEST_COOLDOWN: Final = 0.5
 
 type LoadedModels = tuple[LoadedModel, ...]
@@ -68,7 +68,8 @@ class ServerCoordinator(DataUpdateCoordinator[LoadedModels | None]):
             hass,
             _LOGGER,
             cooldown=REQUEST_COOLDOWN,
-            immediate=True,
+            # A poll between two requests of one turn would delay the second.
+            immediate=False,
             function=self._async_poll_after_request,
             background=True,
         )
@@ -117,7 +118,7 @@ class ServerCoordinator(DataUpdateCoordinator[LoadedModels | None]):
 
     @callback
     def async_request_ended(self) -> None:
-        """Poll the server now, and again after UNLOAD_DELAY: a request has ended."""
+        """Poll the server in REQUEST_COOLDOWN, and again after UNLOAD_DELAY."""
         self._request_ended_at = dt_util.utcnow()
         if self.lists_models:
             self._after_request.async_schedule_call()
