@@ -28,30 +28,34 @@ class NotHeldCheck:
         """Check after each turn of the role until the entry is unloaded."""
         self._residency = residency
         self._mismatches = 0
-        residency.entry.async_on_unload(
+        # When the last request of the turn to check ended, None if there is none.
+        self._ended: datetime | None = None
+        for stop in (
             residency.use.turn_ended.add(self._turn_ended),
-        )
+            residency.changed.add(self._check),
+        ):
+            residency.entry.async_on_unload(stop)
 
     @callback
     def _turn_ended(self, record: TurnRecord) -> None:
-        """Check in the background after a turn of this role on Ollama."""
+        """Check a turn of this role on Ollama with the poll that follows it."""
         residency = self._residency
         if (
             record.subentry_id == residency.subentry.subentry_id
             and residency.coordinator.connection.kind is ServerKind.OLLAMA
             and residency.keep_alive.nanoseconds != 0
         ):
-            residency.entry.async_create_background_task(
-                residency.hass, self._async_check(), "check keep_alive"
-            )
+            self._ended = residency.use.last_ended
 
-    async def _async_check(self) -> None:
+    @callback
+    def _check(self) -> None:
         """Compare, unless another request has changed the time meanwhile."""
-        residency, use = self._residency, self._residency.use
-        if (ended := use.last_ended) is None:
+        residency, ended = self._residency, self._ended
+        polled = residency.coordinator.updated_at
+        if ended is None or polled is None or polled <= ended:
             return
-        await residency.coordinator.async_refresh_if_older_than(ended)
-        model = residency.loaded
+        self._ended = None
+        model, use = residency.loaded, residency.use
         if model is None or model.is_busy or use.last_ended != ended:
             return
         if use.last_subentry_id != residency.subentry.subentry_id:
