@@ -183,6 +183,7 @@ class JsonStream:
         name, _, data = line.partition(b":")
         if name == b"error":
             raise self._http.error(error_text(data.decode(errors="replace")))
-        if name not in _EVENT_FIELDS:
+        # The last line may be cut off inside the name of its field.
+        if not any(field.startswith(name) for field in _EVENT_FIELDS):
             self._skip()
         return data.strip() or None if name == b"data" else None
