@@ -22,11 +22,7 @@ class ResidencyRequests:
         self._running: set[asyncio.Task[None]] = set()
 
     async def send_before(self, request: Awaitable[None]) -> None:
-        """Await a request, once those that follow earlier requests have ended.
-
-        A model that is being unloaded would not answer.
-        """
-        await self.wait()
+        """Await a request."""
         await self._try("before a request", request)
 
     def send_after(self, request: Awaitable[None]) -> None:
@@ -42,7 +38,10 @@ class ResidencyRequests:
         task.add_done_callback(self._running.discard)
 
     async def wait(self) -> None:
-        """Wait until the background tasks have ended."""
+        """Wait until the background tasks have ended.
+
+        A model that is being unloaded would not answer the next request.
+        """
         if self._running:
             await asyncio.wait(self._running)
 
