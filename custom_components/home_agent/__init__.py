@@ -9,7 +9,6 @@ from homeassistant.const import Platform
 from homeassistant.core import HomeAssistant, callback
 from homeassistant.exceptions import ConfigEntryAuthFailed, ConfigEntryNotReady
 from homeassistant.helpers import config_validation as cv
-from homeassistant.helpers.aiohttp_client import async_get_clientsession
 from homeassistant.helpers.typing import ConfigType
 
 from .const import CONF_LLM_SERVER_KIND, DOMAIN, SUBENTRY_EMBEDDING
@@ -34,6 +33,7 @@ from .runtime import HomeAgentConfigEntry, HomeAgentData
 from .servers.address import server_id
 from .servers.errors import InvalidAuth, ModelServerError
 from .servers.factory import connect
+from .servers.session import async_get_session
 from .services import async_setup_actions
 from .vector_db_manager import VectorDBManager
 
@@ -146,7 +146,7 @@ async def _async_connect(hass: HomeAssistant, entry: HomeAgentConfigEntry) -> No
     """
     try:
         server = await connect(
-            async_get_clientsession(hass), role_connection(entry.data, Role.LLM)
+            async_get_session(hass), role_connection(entry.data, Role.LLM)
         )
         await server.check()
     except ModelServerError as err:

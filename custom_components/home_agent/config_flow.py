@@ -14,7 +14,6 @@ from homeassistant.config_entries import (
 )
 from homeassistant.core import callback
 from homeassistant.data_entry_flow import section
-from homeassistant.helpers.aiohttp_client import async_get_clientsession
 import probatio as vol
 
 from .const import (
@@ -56,6 +55,7 @@ from .servers.base import ModelServer, ServerKind, ServerModel
 from .servers.detect import Detected, detect
 from .servers.errors import ModelServerError
 from .servers.factory import connect, is_declaration_needed
+from .servers.session import async_get_session
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -311,7 +311,7 @@ class HomeAgentConfigFlow(ConfigFlow, domain=DOMAIN):
             return {CONF_LLM_BASE_URL: error}
         data.pop(CONF_LLM_API_BASE, None)
         chosen = data.pop(CONF_LLM_SERVER_KIND, KIND_AUTOMATIC)
-        session = async_get_clientsession(self.hass)
+        session = async_get_session(self.hass)
         try:
             connection = role_connection(data, Role.LLM)
             self._detected = await detect(session, connection)

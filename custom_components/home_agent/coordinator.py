@@ -7,7 +7,6 @@ from typing import Any, Final, override
 
 from homeassistant.config_entries import ConfigEntry
 from homeassistant.core import HomeAssistant, callback
-from homeassistant.helpers.aiohttp_client import async_get_clientsession
 from homeassistant.helpers.debounce import Debouncer
 from homeassistant.helpers.update_coordinator import DataUpdateCoordinator, UpdateFailed
 from homeassistant.util import dt as dt_util
@@ -16,6 +15,7 @@ from .servers.address import shown_host
 from .servers.base import Connection, LoadedModel, ModelServer, ServerCapability
 from .servers.errors import InvalidAuth, ModelServerError
 from .servers.factory import connect, server_capabilities
+from .servers.session import async_get_session
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -105,9 +105,7 @@ class ServerCoordinator(DataUpdateCoordinator[LoadedModels | None]):
     async def server(self) -> ModelServer:
         """Return the server; raise a ModelServerError if its kind is not found."""
         if self._server is None:
-            self._server = await connect(
-                async_get_clientsession(self.hass), self.connection
-            )
+            self._server = await connect(async_get_session(self.hass), self.connection)
             self.connection = self._server.connection
         return self._server
 

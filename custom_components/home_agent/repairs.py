@@ -66,8 +66,10 @@ class PullFlow(IssueFlow):
     """Lets the server download a model that it does not have."""
 
     _pulling: asyncio.Task[None] | None = None
-    # Stays if the task ends without a result: a reload cancels it, or it crashes.
-    _failure: str | None = "the download was interrupted"
+    # Stays False if the task ends without a result: a reload cancels it, or it crashes.
+    _has_ended = False
+    # The error of the server, None if the model was downloaded.
+    _failure: str | None = None
 
     @override
     async def async_step_confirm(
@@ -110,6 +112,11 @@ class PullFlow(IssueFlow):
         self, user_input: dict[str, Any] | None = None
     ) -> RepairsFlowResult:
         """Reload the entry, which loads the model; or show why the download failed."""
+        if not self._has_ended:
+            return self.async_abort(
+                reason="pull_interrupted",
+                description_placeholders=self._placeholders(),
+            )
         if self._failure is not None:
             return self.async_abort(
                 reason="pull_failed",
@@ -122,17 +129,13 @@ class PullFlow(IssueFlow):
         return self.async_create_entry(data={})
 
     async def _async_pull(self, loader: ModelLoader) -> None:
-        """Download the model; keep the error of the server if it fails.
-
-        The failure is cleared only after the whole download.
-        """
+        """Download the model; keep the error of the server if it fails."""
         try:
             async for fraction in loader.async_pull():
                 self.async_update_progress(fraction)
         except ModelServerError as err:
             self._failure = err.detail
-        else:
-            self._failure = None
+        self._has_ended = True
 
 
 class SettingFlow(IssueFlow):

@@ -107,7 +107,7 @@ async def test_a_download_that_crashes(
 async def assert_interrupted(flow: PullFlow) -> None:
     """Check that the flow aborts and says why."""
     result = await flow.async_step_pulled()
-    assert (result["type"], result["reason"]) == ("abort", "pull_failed")
+    assert (result["type"], result["reason"]) == ("abort", "pull_interrupted")
     placeholders = result["description_placeholders"]
     assert placeholders
-    assert placeholders["error"] == "the download was interrupted"
+    assert placeholders["model"] == MISSING["llm_model"]

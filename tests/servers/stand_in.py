@@ -67,7 +67,7 @@ class StandIn:
         self.requests: list[Recorded] = []
         self.faults: deque[Fault] = deque()
         self.hang_ups = 0
-        self.streamed: list[int] = []
+        self.streamed: list[list[bytes]] = []
         self.routes: dict[tuple[str, str], Handler] = {}
         self.url = ""
         self._gate = asyncio.Event()
@@ -128,7 +128,7 @@ class StandIn:
     ) -> web.StreamResponse:
         """Send a stream, with the fault that is next for it."""
         fault = request.get("fault") or Fault()
-        self.streamed.append(sum(map(len, lines)))
+        self.streamed.append(lines)
         response = web.StreamResponse(
             headers={"Content-Type": content_type, "Date": self._date()}
         )

@@ -12,7 +12,6 @@ from homeassistant.config_entries import (
 )
 from homeassistant.const import CONF_LLM_HASS_API
 from homeassistant.helpers import llm
-from homeassistant.helpers.aiohttp_client import async_get_clientsession
 import probatio as vol
 
 from ..const import (
@@ -28,6 +27,7 @@ from ..servers.base import ModelServer, ServerModel
 from ..servers.detect import server_name
 from ..servers.errors import CannotConnect, InvalidAuth, ModelServerError
 from ..servers.factory import is_declaration_needed
+from ..servers.session import async_get_session
 from ..vector_store.chroma import async_check_chroma
 from ..vector_store.engine import Engine
 from .fields import (
@@ -313,7 +313,7 @@ class EmbeddingFlow(RoleFlow):
         try:
             chroma[CONF_CHROMA_URL] = clean_url(chroma[CONF_CHROMA_URL])
             await async_check_chroma(
-                async_get_clientsession(self.hass),
+                async_get_session(self.hass),
                 chroma[CONF_CHROMA_URL],
                 chroma.get(CONF_CHROMA_API_KEY),
             )

@@ -6,7 +6,6 @@ from typing import Any, Final, Literal
 
 from homeassistant.config_entries import ConfigEntry, ConfigSubentry
 from homeassistant.core import HomeAssistant
-from homeassistant.helpers.aiohttp_client import async_get_clientsession
 
 from ..const import (
     CONF_SUBENTRY_ID,
@@ -21,6 +20,7 @@ from ..keep_alive import KeepAlive
 from ..servers.base import Connection, ModelServer, ServerKind
 from ..servers.factory import connect
 from ..servers.messages import ChatMessage, ChatRequest, Think, ToolSpec
+from ..servers.session import async_get_session
 from .turn_record import TurnRecord
 from .use import model_uses
 
@@ -116,7 +116,7 @@ class ModelRole:
         """
         if self._server is None:
             self._server = await connect(
-                async_get_clientsession(self._hass),
+                async_get_session(self._hass),
                 role_connection(self._config, self.role),
             )
         return self._server

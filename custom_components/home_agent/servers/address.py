@@ -99,7 +99,8 @@ def clean_url(text: str) -> str:
     """
     text = text.strip()
     if "://" not in text:
-        text = f"http://{text}"
+        is_ipv6 = isinstance(_ip_address(text), ipaddress.IPv6Address)
+        text = f"http://[{text}]" if is_ipv6 else f"http://{text}"
     url = URL(text)
     if url.scheme not in ("http", "https") or not url.host:
         # Without the text: it may hold a password.

@@ -28,6 +28,7 @@ from .json_text import parse_json
 from .lines import LineSplitter, LineTooLong
 from .redaction import Redactor
 from .refusals import refusal, seconds_until_ready
+from .session import UnexpectedBytes
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -40,6 +41,8 @@ SIGNS_OF_LIFE: Final = 3
 # Seconds that the end of an answer may take after its last line. It usually comes
 # along with it, and the connection can then be used for the next request.
 _END_TIMEOUT: Final = 0.1
+# How often to look for a connection on which the server has sent nothing yet.
+_MAX_CONNECTIONS: Final = 10
 _MAX_LINE: Final = 32 * 2**20
 # What OpenSSL, from 1.1 to 3.5, calls an answer that is no TLS.
 _NO_TLS: Final = (
@@ -209,10 +212,27 @@ class HttpClient:
 
         A kept connection that the server has closed must not be used: the request
         would be lost, and a POST request is not sent twice. llama.cpp closes after
-        each stream. The event loop learns of it before its second turn from here.
+        each stream. The event loop learns of it before its second turn from here. Nor
+        is one used on which the server has sent bytes in the meantime.
         """
         await asyncio.sleep(0)
         await asyncio.sleep(0)
+        for _ in range(_MAX_CONNECTIONS):
+            try:
+                return await self._send_once(method, url, data, idle, headers)
+            except UnexpectedBytes:
+                _LOGGER.debug("%s sent bytes that belong to no request", self.host)
+        raise UnknownServer(self.host, "the server sends bytes before any request")
+
+    async def _send_once(
+        self,
+        method: str,
+        url: str,
+        data: bytes | None,
+        idle: float,
+        headers: Mapping[str, str],
+    ) -> aiohttp.ClientResponse:
+        """Return the head of an answer; raise UnexpectedBytes if nothing was sent."""
         try:
             # aiohttp itself does not bound the time to write a body.
             with self._translated(idle):

@@ -1,7 +1,7 @@
 """LM Studio: a ttl for a duration, an explicit load for -1, an unload for 0."""
 
 import asyncio
-from collections.abc import Collection
+from collections.abc import Awaitable, Collection
 from typing import Final, override
 
 from ..keep_alive import KeepAlive
@@ -52,10 +52,14 @@ class LMStudioServer(OpenAICompatibleServer):
             await self._load_explicitly(model, self.connection.idle_timeout)
 
     @override
-    async def _after_request(self, model: str, keep_alive: KeepAlive) -> None:
-        """Unload the model for 0."""
-        if keep_alive.nanoseconds != 0:
-            return
+    def _after_request(
+        self, model: str, keep_alive: KeepAlive
+    ) -> Awaitable[None] | None:
+        """Return the unload for 0."""
+        return self._unload_in_time(model) if keep_alive.nanoseconds == 0 else None
+
+    async def _unload_in_time(self, model: str) -> None:
+        """Unload a model; raise ServerTimedOut if that takes SHORT_TIMEOUT seconds."""
         try:
             async with asyncio.timeout(SHORT_TIMEOUT):
                 await self.unload(model)

@@ -92,7 +92,7 @@ class OllamaServer(ModelServer):
         An error in the middle is a line {"error": "text"}.
         """
         splitter = ThinkingSplitter()
-        calls = WholeCallCollector()
+        calls = WholeCallCollector(self.http.host)
         lines = self.http.post_lines(self._url("chat"), self._chat_body(request, True))
         async with aclosing(lines):
             stream = await self._stream(lines)
@@ -131,7 +131,9 @@ class OllamaServer(ModelServer):
         return ChatAnswer(
             content=content,
             thinking=(message.optional_text("thinking") or "") + tagged,
-            tool_calls=finished_calls(calls_of(message), answer, self.http.host),
+            tool_calls=finished_calls(
+                calls_of(message, self.http.host), answer, self.http.host
+            ),
             finish_reason=answer.optional_text("done_reason"),
             stats=stats_of(answer),
         )

@@ -14,6 +14,12 @@ class StreamParser:
     def __init__(self, host: str) -> None:
         """Start before the first event; host is the server's, for errors."""
         self.finish_reason: str | None = None
+        # Whether the finish_reason was not followed by another part of the answer.
+        self.has_ended = False
+        # Some servers send a finish_reason with each part: it is certain to be the
+        # end where other events had none, and is no end where a part has followed.
+        self.is_end_certain = False
+        self.has_gone_on = False
         # Whether thinking came in the field "reasoning_content".
         self.has_reasoning_content = False
         # Whether the last event brought a part of the answer; pings bring none.
@@ -33,18 +39,16 @@ class StreamParser:
         if not (choices := event.objects("choices")):
             return None
         choice = choices[0]
-        if reason := choice.optional_text("finish_reason"):
-            self.finish_reason = reason
-            self.has_progressed = True
         # A server that ignores "stream" sends a whole message.
         delta = choice.optional_object("delta") or choice.optional_object("message")
-        if delta is None:
-            return None
-        self.has_reasoning_content |= bool(delta.optional_text("reasoning_content"))
-        has_grown = self._calls.add(delta.objects("tool_calls"))
-        text, thinking = _content_of(delta)
-        if has_grown or text or thinking:
-            self.has_progressed = True
+        text = thinking = ""
+        has_grown = False
+        if delta is not None:
+            self.has_reasoning_content |= bool(delta.optional_text("reasoning_content"))
+            has_grown = self._calls.add(delta.objects("tool_calls"))
+            text, thinking = _content_of(delta)
+        is_part = has_grown or bool(text or thinking)
+        self._note_end(choice.optional_text("finish_reason"), is_part=is_part)
         content, tagged = self._splitter.feed(text)
         return _delta(content, thinking + tagged)
 
@@ -55,10 +59,24 @@ class StreamParser:
     def end(self) -> ChatDelta:
         """Return the last delta."""
         return ChatDelta(
-            tool_calls=self._calls.finish(self.finish_reason),
+            tool_calls=self._calls.finish(self.finish_reason, has_ended=self.has_ended),
             finish_reason=self.finish_reason,
             stats=_stats_of(self._usage, self._timings),
         )
+
+    def _note_end(self, reason: str | None, *, is_part: bool) -> None:
+        """Remember whether an event ends the answer, and whether it is progress."""
+        if is_part or (reason and not self.has_ended):
+            self.has_progressed = True
+        if is_part and self.has_ended:
+            self.has_gone_on = True
+        if reason:
+            self.finish_reason = reason
+            self.has_ended = True
+            return
+        self.is_end_certain = True
+        if is_part:
+            self.has_ended = False
 
 
 def parse_chat_answer(answer: Answer, host: str) -> ChatAnswer:
@@ -77,7 +95,7 @@ def parse_chat_answer(answer: Answer, host: str) -> ChatAnswer:
         content=content,
         thinking=thinking + tagged,
         tool_calls=checked_calls(
-            calls_of(message), host, is_cut=is_cut_off(finish_reason)
+            calls_of(message, host), host, is_cut=is_cut_off(finish_reason)
         ),
         finish_reason=finish_reason,
         stats=_stats_of(answer.figures("usage"), answer.figures("timings")),

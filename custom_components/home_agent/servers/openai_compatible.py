@@ -44,6 +44,7 @@ from .messages import (
 )
 from .openai_answers import StreamParser, has_reasoning_content, parse_chat_answer
 from .openai_requests import openai_message, reasoning_effort
+from .residency_requests import ResidencyRequests
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -73,7 +74,7 @@ class OpenAICompatibleServer(ModelServer):
         # server has said whether it wants that field back.
         self._reasoning_models: set[str] = set()
         self._takes_reasoning: dict[str, bool] = {}
-        self._failed_steps: set[str] = set()
+        self.residency = ResidencyRequests()
 
     @property
     @override
@@ -94,7 +95,8 @@ class OpenAICompatibleServer(ModelServer):
             data: [DONE]
 
         Lines with a leading colon are comments (llama.cpp's pings). Some servers
-        leave out [DONE], or keep the connection open after the finish_reason.
+        leave out [DONE] or the finish_reason, send a finish_reason with each event,
+        or keep the connection open after the last one.
         """
         body = self._chat_body(request)
         body |= {"stream": True, "stream_options": {"include_usage": True}}
@@ -108,13 +110,17 @@ class OpenAICompatibleServer(ModelServer):
                             stream.note_progress()
                         if delta:
                             yield delta
-                        if parser.finish_reason and (delta or not stream.is_ending):
-                            stream.end_soon()
-                    if not stream.is_complete and parser.finish_reason is None:
+                        if (
+                            parser.has_ended
+                            and not parser.has_gone_on
+                            and not stream.is_ending
+                        ):
+                            stream.end_soon(is_certain=parser.is_end_certain)
+                    if not stream.is_complete and not parser.has_ended:
                         raise ConnectionLost(self.http.host, "no [DONE] at the end")
             except ModelServerError as err:
-                # What follows the finish_reason is not worth the answer.
-                if parser.finish_reason is None:
+                # What follows the end is not worth the answer.
+                if not parser.has_ended or parser.has_gone_on:
                     raise
                 _LOGGER.debug("Error after the end of an answer: %s", err.log_text)
             if parser.has_reasoning_content:
@@ -193,22 +199,23 @@ class OpenAICompatibleServer(ModelServer):
     ) -> AsyncIterator[None]:
         """Send the requests that a keep_alive needs before and after another one.
 
-        A failure of theirs is logged and costs no answer. What comes after is also
-        sent if the other request failed or was cancelled, because it may have
-        loaded the model.
+        What comes after is also sent if the other request failed or was cancelled,
+        because it may have loaded the model.
         """
         if keep_alive is None:
             yield
             return
-        await self._try("before a request", self._before_request(model, keep_alive))
+        await self.residency.wait()
+        await self.residency.send_before(self._before_request(model, keep_alive))
+        is_connected = True
         try:
             yield
         except CannotConnect:
+            is_connected = False
             raise
-        except BaseException:
-            await self._try("after a request", self._after_request(model, keep_alive))
-            raise
-        await self._try("after a request", self._after_request(model, keep_alive))
+        finally:
+            if is_connected and (after := self._after_request(model, keep_alive)):
+                self.residency.send_after(after)
 
     async def _before_request(self, model: str, keep_alive: KeepAlive) -> None:
         """Send what makes the keep_alive of the next request effective.
@@ -217,19 +224,14 @@ class OpenAICompatibleServer(ModelServer):
         ModelServerError if that fails.
         """
 
-    async def _after_request(self, model: str, keep_alive: KeepAlive) -> None:
-        """Send what makes the keep_alive of the last request effective."""
+    def _after_request(
+        self, model: str, keep_alive: KeepAlive
+    ) -> Awaitable[None] | None:
+        """Return what makes the keep_alive of the last request effective.
 
-    async def _try(self, step: str, request: Awaitable[None]) -> None:
-        """Await a residency request, and log if it fails: loudly the first time."""
-        try:
-            await request
-        except ModelServerError as err:
-            level = logging.DEBUG if step in self._failed_steps else logging.WARNING
-            self._failed_steps.add(step)
-            _LOGGER.log(level, "Cannot apply the keep_alive %s: %s", step, err.log_text)
-        else:
-            self._failed_steps.discard(step)
+        None if no request is needed. Awaiting it raises a ModelServerError if it fails.
+        """
+        return None
 
     def _url(self, endpoint: str) -> str:
         """Return the address of an endpoint."""

@@ -10,6 +10,9 @@ from .answers import Answer, parse_arguments
 from .errors import MalformedAnswer
 from .messages import JsonObject, ToolCall
 
+# The most tool calls of one answer. A model that repeats itself would switch the house
+# for minutes; people's commands need a few.
+MAX_CALLS: Final = 32
 # Reasons to end an answer that may leave its last tool call incomplete: the limit
 # of tokens in the words of several servers, a content filter, a server that stops.
 _CUT_REASONS: Final = frozenset(
@@ -118,7 +121,10 @@ class ToolCallCollector:
         self._by_index: dict[int, _PartialCall] = {}
 
     def add(self, pieces: list[Answer]) -> bool:
-        """Add the pieces of one event; return whether a call began or grew."""
+        """Add the pieces of one event; return whether a call began or grew.
+
+        Raise MalformedAnswer if there are more than MAX_CALLS calls.
+        """
         added: list[_PartialCall] = []
         has_grown = False
         for piece in map(_piece_of, pieces):
@@ -129,6 +135,8 @@ class ToolCallCollector:
                 continue
             is_new = call is None or self._starts_new_call(piece, call, added)
             if call is None or is_new:
+                if len(self._calls) == MAX_CALLS:
+                    raise _too_many(self._host)
                 call = _PartialCall()
                 self._calls.append(call)
             call.add(piece)
@@ -140,14 +148,19 @@ class ToolCallCollector:
             has_grown = has_grown or is_new or bool(piece.arguments)
         return has_grown
 
-    def finish(self, finish_reason: str | None) -> tuple[ToolCall, ...]:
+    def finish(
+        self, finish_reason: str | None, *, has_ended: bool
+    ) -> tuple[ToolCall, ...]:
         """Return the calls in the order in which they began.
 
-        Raise MalformedAnswer if one has no name. A stream without a reason for its
-        end may have been cut, too.
+        Raise MalformedAnswer if one has no name. Not has_ended: the stream had its
+        end mark, but no finish_reason after the calls. Then the last one may be cut
+        off, unless its arguments are a whole JSON object.
         """
         calls = [ToolCall(call.name, call.arguments(), call.id) for call in self._calls]
-        is_cut = finish_reason is None or is_cut_off(finish_reason)
+        is_cut = is_cut_off(finish_reason) or (
+            not has_ended and bool(calls) and not self._calls[-1].is_complete()
+        )
         return checked_calls(calls, self._host, is_cut=is_cut)
 
     def _find(self, piece: _Piece) -> _PartialCall | None:
@@ -210,18 +223,24 @@ class WholeCallCollector:
     A call that the server sends again, with the same index or id, is one call.
     """
 
-    def __init__(self) -> None:
-        """Start before the first message."""
+    def __init__(self, host: str) -> None:
+        """Start before the first message; host is the server's, for errors."""
+        self._host = host
         self.calls: list[ToolCall] = []
         self._indexes: list[int | None] = []
 
     def add(self, message: Answer) -> bool:
-        """Add the calls of a message; return whether one of them is new."""
+        """Add the calls of a message; return whether one of them is new.
+
+        Raise MalformedAnswer if there are more than MAX_CALLS calls.
+        """
         count = len(self.calls)
         items = message.objects("tool_calls")
-        for item, call in zip(items, calls_of(message), strict=True):
+        for item, call in zip(items, calls_of(message, self._host), strict=True):
             index = _index_of(item)
             if not self._has(call, index):
+                if len(self.calls) == MAX_CALLS:
+                    raise _too_many(self._host)
                 self.calls.append(call)
                 self._indexes.append(index)
         return len(self.calls) > count
@@ -263,10 +282,17 @@ def checked_calls(
     return tuple(calls)
 
 
-def calls_of(message: Answer) -> list[ToolCall]:
-    """Return the tool calls of a message that has each in one piece."""
-    calls = []
-    for item in message.objects("tool_calls"):
+def calls_of(message: Answer, host: str) -> list[ToolCall]:
+    """Return the tool calls of a message that has each in one piece.
+
+    host is the server's, for errors. Raise MalformedAnswer if there are more than
+    MAX_CALLS calls.
+    """
+    calls: list[ToolCall] = []
+    items = message.objects("tool_calls")
+    if len(items) > MAX_CALLS:
+        raise _too_many(host)
+    for item in items:
         function = item.optional_object("function")
         arguments = function.value("arguments") if function else None
         calls.append(
@@ -277,6 +303,11 @@ def calls_of(message: Answer) -> list[ToolCall]:
             )
         )
     return calls
+
+
+def _too_many(host: str) -> MalformedAnswer:
+    """Return the error for an answer with more than MAX_CALLS tool calls."""
+    return MalformedAnswer(host, f"more than {MAX_CALLS} tool calls in one answer")
 
 
 def _piece_of(item: Answer) -> _Piece:

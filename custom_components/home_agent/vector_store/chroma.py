@@ -9,6 +9,7 @@ from typing import Any, Final, Self, override
 import aiohttp
 
 from ..const import DOMAIN
+from ..servers.address import split_credentials
 from ..servers.answers import Answer
 from ..servers.errors import MalformedAnswer, RequestRefused
 from ..servers.http import HttpClient
@@ -58,6 +59,7 @@ class ChromaStore(VectorStore):
         ModelServerError if the server fails, refuses the key or is not Chroma.
         """
         http = _client(session, url, api_key)
+        url, _ = split_credentials(url)
         await _collections(http, f"{url}{_COLLECTIONS}")
         store = cls(http, url, index, model)
         await store._get_or_create()
@@ -231,14 +233,23 @@ async def async_check_chroma(
     session: aiohttp.ClientSession, url: str, api_key: str | None
 ) -> None:
     """Raise a ModelServerError if no Chroma server 1.0 or later answers at url."""
-    await _collections(_client(session, url, api_key), f"{url}{_COLLECTIONS}")
+    plain_url, _ = split_credentials(url)
+    await _collections(_client(session, url, api_key), f"{plain_url}{_COLLECTIONS}")
 
 
 def _client(
     session: aiohttp.ClientSession, url: str, api_key: str | None
 ) -> HttpClient:
-    """Return the HTTP client for a Chroma server."""
-    headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
+    """Return the HTTP client for a Chroma server.
+
+    A user and a password in url are for a proxy in front of it, which reads the header
+    Authorization. Chroma takes its key in a header of its own too.
+    """
+    url, headers = split_credentials(url)
+    if api_key and headers:
+        headers["X-Chroma-Token"] = api_key
+    elif api_key:
+        headers["Authorization"] = f"Bearer {api_key}"
     return HttpClient(session, url, headers, _IDLE_TIMEOUT)
 
 

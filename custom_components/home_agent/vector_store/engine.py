@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 from homeassistant.core import HomeAssistant
-from homeassistant.helpers.aiohttp_client import async_get_clientsession
 from homeassistant.helpers.storage import STORAGE_DIR
 
 from ..const import (
@@ -16,6 +15,7 @@ from ..const import (
     CONF_VECTOR_STORE,
     DOMAIN,
 )
+from ..servers.session import async_get_session
 from .base import VectorStore
 from .chroma import ChromaStore
 from .embedded import EmbeddedStore
@@ -40,7 +40,7 @@ async def async_open_store(
     index = config.get(CONF_SUBENTRY_ID) or "default"
     if config.get(CONF_VECTOR_STORE) != Engine.CHROMA:
         return await EmbeddedStore.open(index_path(hass, index), model)
-    session = async_get_clientsession(hass)
+    session = async_get_session(hass)
     url, key = config[CONF_CHROMA_URL], config.get(CONF_CHROMA_API_KEY)
     store = await ChromaStore.open(session, url, key, index, model)
     # The embedded index is not needed any more: both hold the same entities.

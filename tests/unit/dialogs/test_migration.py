@@ -305,6 +305,8 @@ async def test_a_value_that_cannot_be_used(
         ("chroma.lan:9000", "http://chroma.lan:9000"),
         ("http://chroma.lan:9000/", "http://chroma.lan:9000"),
         ("https://chroma.lan/", "https://chroma.lan"),
+        ("fd00::5", "http://[fd00::5]:8000"),
+        ("[fd00::5]:9000", "http://[fd00::5]:9000"),
     ],
 )
 async def test_the_address_of_chroma(hass: HomeAssistant, host: str, url: str) -> None:

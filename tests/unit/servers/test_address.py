@@ -28,6 +28,8 @@ from custom_components.home_agent.servers.address import (
         ("https://host/ollama/v1/", "https://host/ollama/v1"),
         ("http://host/v1/chat/completions?x=1#y", "http://host/v1"),
         ("http://[::1]:11434", "http://[::1]:11434"),
+        ("[fd00::5]:11434", "http://[fd00::5]:11434"),
+        ("fd00::5", "http://[fd00::5]"),
         ("HTTP://HOST:80/v1/", "http://host/v1"),
         ("https://Host:443", "https://host"),
         ("http://[fe80::1%25eth0]:11434/", "http://[fe80::1%eth0]:11434"),

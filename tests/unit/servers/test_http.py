@@ -12,8 +12,9 @@ import time
 from typing import Any
 from urllib.parse import quote, quote_plus
 
+import aiohttp
 from homeassistant.core import HomeAssistant
-from homeassistant.helpers.aiohttp_client import async_get_clientsession
+from homeassistant.helpers.aiohttp_client import async_create_clientsession
 import pytest
 
 from custom_components.home_agent.servers import http as http_module, retry
@@ -34,6 +35,10 @@ from custom_components.home_agent.servers.errors import (
     WrongScheme,
 )
 from custom_components.home_agent.servers.http import HttpClient
+from custom_components.home_agent.servers.session import (
+    CheckedRequest,
+    async_get_session,
+)
 from tests.servers.raw import RawServer, chunk, chunked_head, http_answer
 
 BODY: dict[str, Any] = {"model": "m"}
@@ -46,7 +51,7 @@ def client(hass: HomeAssistant) -> Callable[..., HttpClient]:
     def make(
         url: str, *, idle: float = 20.0, headers: dict[str, str] | None = None
     ) -> HttpClient:
-        return HttpClient(async_get_clientsession(hass), url, headers or {}, idle)
+        return HttpClient(async_get_session(hass), url, headers or {}, idle)
 
     return make
 
@@ -123,6 +128,55 @@ async def test_a_connection_is_kept_after_a_stream(
                 assert await anext(lines) == b'{"done": true}'
     assert len(server.requests) == 3
     assert server.connections == 1
+
+
+@pytest.mark.parametrize("pause", [0.0, 0.02], ids=["at once", "later"])
+@pytest.mark.parametrize("streams", [False, True])
+async def test_a_second_answer_is_not_that_to_the_next_request(
+    client: Callable[..., HttpClient], pause: float, *, streams: bool
+) -> None:
+    """A connection that the server used without a request is closed."""
+
+    async def answer(server: RawServer, writer: asyncio.StreamWriter) -> None:
+        writer.write(http_answer(b"%d\n" % len(server.requests)))
+        await asyncio.sleep(pause)
+        writer.write(http_answer(b"666\n"))
+
+    server = RawServer(answer)
+    async with server.serve() as url:
+        http = client(url)
+        for number in (1, 2, 3):
+            if streams:
+                assert await lines_of(http, url) == [b"%d" % number]
+            else:
+                assert await http.post(url, BODY) == number
+            await asyncio.sleep(0.05)
+    assert server.connections == 3
+
+
+async def test_a_server_that_speaks_first(hass: HomeAssistant) -> None:
+    """It is no HTTP server, and gets no request."""
+    connections = 0
+
+    async def greet(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal connections
+        connections += 1
+        writer.write(http_answer(b"1"))
+
+    async def wait(*_: object) -> None:
+        await asyncio.sleep(0.01)
+
+    traces = aiohttp.TraceConfig()
+    traces.on_connection_create_end.append(wait)
+    session = async_create_clientsession(
+        hass, request_class=CheckedRequest, trace_configs=[traces]
+    )
+    async with await asyncio.start_server(greet, "127.0.0.1", 0) as server:
+        url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        with pytest.raises(UnknownServer):
+            await HttpClient(session, url, {}, 5).post(url, BODY)
+        server.close_clients()
+    assert connections == 10
 
 
 async def test_closing_a_stream_hangs_up(client: Callable[..., HttpClient]) -> None:

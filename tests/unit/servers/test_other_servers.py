@@ -33,6 +33,9 @@ from custom_components.home_agent.servers.messages import (
     LoadRequest,
     ToolSpec,
 )
+from custom_components.home_agent.servers.openai_compatible import (
+    OpenAICompatibleServer,
+)
 from tests.servers.brain import Reply, ToolUse
 from tests.servers.openai import OpenAIStandIn
 from tests.servers.others import (
@@ -82,6 +85,12 @@ def ask(keep_alive: KeepAlive | None = FIVE_MINUTES) -> ChatRequest:
 async def loaded(server: ModelServer) -> list[str]:
     """Return the names of the models in memory."""
     return [model.name for model in await server.loaded_models(()) or ()]
+
+
+async def settled(server: ModelServer) -> None:
+    """Wait for the requests that follow an answer."""
+    assert isinstance(server, OpenAICompatibleServer)
+    await server.residency.wait()
 
 
 def posted(stand_in: OtherStandIn) -> list[str]:
@@ -179,8 +188,10 @@ async def test_lm_studio_at_once_is_an_unload(start: Start) -> None:
     stand_in = LMStudioStandIn()
     server = await start(stand_in)
     assert (await collect(server.chat_stream(ask(AT_ONCE)))).content
+    await settled(server)
     assert not stand_in.loaded
     await server.embed(EMBED, ["x"], AT_ONCE)
+    await settled(server)
     assert not stand_in.loaded
     assert posted(stand_in) == [
         "/v1/chat/completions",
@@ -214,6 +225,7 @@ async def test_lm_studio_unloads_only_after_the_last_delta(start: Start) -> None
                 assert delta.tool_calls
                 assert stand_in.loaded
                 assert "/api/v1/models/unload" not in posted(stand_in)
+    await settled(server)
     assert not stand_in.loaded
 
 
@@ -223,6 +235,7 @@ async def test_lm_studio_unloads_after_a_turn_that_was_cancelled(start: Start) -
     server = await start(stand_in)
     async with aclosing(server.chat_stream(ask(AT_ONCE))) as deltas:
         await anext(deltas)
+    await settled(server)
     assert posted(stand_in)[-1] == "/api/v1/models/unload"
     assert not stand_in.loaded
     asked = asyncio.Event()
@@ -240,7 +253,38 @@ async def test_lm_studio_unloads_after_a_turn_that_was_cancelled(start: Start) -
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
+    await settled(server)
     assert not stand_in.loaded
+
+
+@pytest.mark.parametrize("is_cancelled", [True, False])
+async def test_nobody_waits_for_lm_studio_to_unload(
+    start: Start, caplog: pytest.LogCaptureFixture, *, is_cancelled: bool
+) -> None:
+    """A turn ends at once; the next request waits until the model is unloaded."""
+    stand_in = LMStudioStandIn()
+    server = await start(stand_in)
+    unloading, may_fail = asyncio.Event(), asyncio.Event()
+
+    async def fail(request: web.Request, body: Any) -> web.Response:
+        unloading.set()
+        await may_fail.wait()
+        return web.json_response({"error": "busy"}, status=500)
+
+    stand_in.routes["POST", "/api/v1/models/unload"] = fail
+    async with aclosing(server.chat_stream(ask(AT_ONCE))) as deltas:
+        async for _ in deltas:
+            if is_cancelled:
+                break
+    async with asyncio.timeout(5):
+        await unloading.wait()
+    again = asyncio.create_task(server.chat(ask(AT_ONCE)))
+    await asyncio.sleep(0.05)
+    assert stand_in.sent("/v1/chat/completions")[1:] == []
+    may_fail.set()
+    assert (await again).content
+    assert "Cannot apply the keep_alive after a request" in caplog.text
+    await settled(server)
 
 
 @pytest.mark.parametrize("keep_alive", [FOREVER, AT_ONCE], ids=["load", "unload"])
@@ -261,6 +305,7 @@ async def test_lm_studio_failures_cost_no_answer(
         assert (await server.chat(ask(keep_alive))).content
         assert (await collect(server.chat_stream(ask(keep_alive)))).content
         assert await server.embed(CHAT, ["x"], keep_alive)
+    await settled(server)
     warnings = [r for r in caplog.records if r.levelname == "WARNING"]
     assert len([r for r in warnings if "keep_alive" in r.message]) == 1
 
@@ -273,6 +318,7 @@ async def test_old_lm_studio_answers_whatever_the_keep_alive(
     server = await start(LMStudioStandIn(old=True))
     assert (await server.chat(ask(keep_alive))).content
     assert (await collect(server.chat_stream(ask(keep_alive)))).content
+    await settled(server)
 
 
 async def test_lm_studio_that_refuses_ttl(start: Start) -> None:

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 import json
+import logging
 from typing import Any
 
 from homeassistant.core import HomeAssistant
@@ -29,6 +30,7 @@ from custom_components.home_agent.servers.messages import (
     ChatRequest,
     ToolCall,
 )
+from tests.servers.raw import RawServer
 
 HELLO = ChatRequest(model="m", messages=[{"role": "user", "content": "Hello"}])
 COMPATIBLE = ServerKind.OPENAI_COMPATIBLE
@@ -273,12 +275,62 @@ async def test_a_call_cut_off_in_one_piece(hass: HomeAssistant) -> None:
                 assert answer.finish_reason == "length"
 
 
-async def test_an_end_mark_without_a_reason_leaves_calls_in_doubt(
-    hass: HomeAssistant,
+@pytest.mark.parametrize("arguments", ["", '{"n":', '{"n":{"m":1}'])
+async def test_an_end_mark_without_a_reason_leaves_a_call_in_doubt(
+    hass: HomeAssistant, arguments: str
 ) -> None:
-    """A stream whose finish_reason is missing may have lost more."""
-    answer = await answer_of(hass, call_event(piece("gate", "", id="a")), DONE)
-    assert answer.tool_calls == (ToolCall("gate", None, "a"),)
+    """The last call may have lost arguments: it is made only if they are whole."""
+    first, last = piece("on", "{}", id="a"), piece("gate", arguments, id="b")
+    answer = await answer_of(hass, call_event(first), call_event(last), DONE)
+    assert answer.tool_calls == (ToolCall("on", {}, "a"), ToolCall("gate", None, "b"))
+
+
+async def test_a_server_that_never_sends_a_reason(hass: HomeAssistant) -> None:
+    """Its calls are made if the stream has its end mark, and only then."""
+    pieces = [piece("on", '{"n":', index=0, id="a"), piece(None, "1}", index=0)]
+    lines = [event({"content": "So. "}), *map(call_event, pieces)]
+    answer = await answer_of(hass, *lines, DONE)
+    assert (answer.content, answer.finish_reason) == ("So. ", None)
+    assert answer.tool_calls == (ToolCall("on", {"n": 1}, "a"),)
+    with pytest.raises(ConnectionLost):
+        await answer_of(hass, *lines)
+
+
+@pytest.mark.parametrize("kind", [COMPATIBLE, ServerKind.OLLAMA])
+@pytest.mark.parametrize("is_one_event", [True, False])
+@pytest.mark.parametrize("streaming", [True, False])
+async def test_no_more_than_32_calls(
+    hass: HomeAssistant, kind: ServerKind, *, is_one_event: bool, streaming: bool
+) -> None:
+    """A model that repeats itself must not switch the house for minutes."""
+
+    async def count(calls: int) -> int:
+        pieces = [piece("on", {"n": n}, index=n, id=f"c{n}") for n in range(calls)]
+        groups = [pieces] if is_one_event or not streaming else [[p] for p in pieces]
+        if kind is ServerKind.OLLAMA or not streaming:
+            messages = [{"content": "", "tool_calls": group} for group in groups]
+            lines = [
+                json.dumps(
+                    {
+                        "message": message,
+                        "done": message is messages[-1],
+                        "choices": [{"message": message}],
+                    }
+                ).encode()
+                for message in messages
+            ]
+        else:
+            lines = [call_event(*group) for group in groups] + [CALLS_END, DONE]
+        async with stream_server([b"\n".join(lines), b"\n"]) as url:
+            server: ModelServer = await client(hass, url, kind)
+            if streaming:
+                return len((await collect(server.chat_stream(HELLO))).tool_calls)
+            return len((await server.chat(HELLO)).tool_calls)
+
+    assert await count(32) == 32
+    with pytest.raises(MalformedAnswer) as caught:
+        await count(33)
+    assert "more than 32 tool calls" in caught.value.detail
 
 
 # --- Lines ----------------------------------------------------------------------
@@ -333,6 +385,61 @@ async def test_events_that_are_no_objects(hass: HomeAssistant) -> None:
     assert "no JSON" in caught.value.detail
 
 
+PING = b"data: ping"
+
+
+async def test_data_that_is_not_json_is_skipped(
+    hass: HomeAssistant, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Some proxies send it to keep the connection open."""
+    caplog.set_level(logging.DEBUG)
+    pieces = [piece("on", '{"n":', index=0, id="a"), piece(None, "1}", index=0)]
+    answer = await answer_of(
+        hass,
+        *(PING, b"data: [PING]", b"", event({"content": "Hi"}), PING),
+        *(call_event(pieces[0]), PING, call_event(pieces[1]), b"note to nobody"),
+        *(CALLS_END, PING, DONE),
+    )
+    assert answer.content == "Hi"
+    assert answer.tool_calls == (ToolCall("on", {"n": 1}, "a"),)
+    skipped = [r for r in caplog.records if "is not JSON" in r.getMessage()]
+    assert len(skipped) == 6
+
+
+@pytest.mark.parametrize(
+    "lines", [[PING], [PING, DONE], [PING, b": ping"], [PING] * 3000]
+)
+async def test_nothing_but_data_that_is_not_json(
+    hass: HomeAssistant, lines: list[bytes]
+) -> None:
+    """It is no answer; nor is a stream with too much of it."""
+    end = (event({"content": "Hi"}, "stop"), DONE) if len(lines) > 2000 else ()
+    with pytest.raises(MalformedAnswer) as caught:
+        await answer_of(hass, *lines, *end)
+    assert "not JSON" in caught.value.detail
+
+
+PAGE = b"""<!DOCTYPE html>
+<html><head><title>Router: please log in</title>
+<style>
+{ data: 1 }
+</style></head>
+<p>data: here</p></html>"""
+
+
+@pytest.mark.parametrize("kind", [COMPATIBLE, ServerKind.OLLAMA])
+@pytest.mark.parametrize(
+    "body", [PAGE, PAGE.replace(b"\n", b""), b"OK\n", b"[info] up\n{", b"{ css\n<p>"]
+)
+async def test_a_page_is_no_stream(
+    hass: HomeAssistant, kind: ServerKind, body: bytes
+) -> None:
+    """A login page with status 200: asking again would not help."""
+    with pytest.raises(MalformedAnswer) as caught:
+        await answer_of(hass, body, kind=kind)
+    assert not caught.value.is_transient
+
+
 # --- The end --------------------------------------------------------------------
 
 
@@ -355,6 +462,55 @@ async def test_nothing_after_the_finish_reason(
         async with asyncio.timeout(10):
             answer = await collect(server.chat_stream(HELLO))
     assert (answer.content, answer.finish_reason) == ("Hi!", "stop")
+
+
+@pytest.mark.usefixtures("quick_end")
+@pytest.mark.parametrize(
+    "delta", [{"role": "assistant", "content": ""}, {"content": "Hi"}]
+)
+async def test_a_finish_reason_with_every_part(
+    hass: HomeAssistant, monkeypatch: pytest.MonkeyPatch, delta: dict[str, str]
+) -> None:
+    """A reason that another part follows was not the end, however long that takes."""
+    monkeypatch.setattr(json_stream, "UNCERTAIN_END_SECONDS", 5)
+    waits = [0.1, 0.1, 0.1]
+    parts = [
+        event({"content": " there"}, "stop"),
+        call_event(piece("on", '{"n":1}', index=0, id="a")).replace(b"null", b'"stop"'),
+        DONE,
+    ]
+
+    async def answer(server: RawServer, writer: asyncio.StreamWriter) -> None:
+        writer.write(HEAD + event(delta, "stop") + b"\n\n")
+        for wait, part in zip(waits, parts, strict=True):
+            await asyncio.sleep(wait)
+            writer.write(part + b"\n\n")
+        await writer.drain()
+        writer.close()
+
+    async with RawServer(answer).serve() as url:
+        server = await client(hass, url)
+        result = await collect(server.chat_stream(HELLO))
+        assert result.content == delta["content"] + " there"
+        assert result.tool_calls == (ToolCall("on", {"n": 1}, "a"),)
+        # A break in the middle is one, although every part had a reason.
+        parts[1:], waits[1:] = [b'data: {"choices'], [0]
+        with pytest.raises(ConnectionLost):
+            await collect(server.chat_stream(HELLO))
+
+
+@pytest.mark.usefixtures("quick_end")
+async def test_endless_finish_reasons_end(
+    hass: HomeAssistant, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without a part of an answer they are no progress."""
+    monkeypatch.setattr(json_stream, "UNCERTAIN_END_SECONDS", 0.05)
+    again = event(reason="stop") + b"\n"
+    for first in (event({"content": "Hi"}), event({"content": "Hi"}, "stop")):
+        async with stream_server([first + b"\n"], then=again) as url:
+            server = await client(hass, url, idle=30)
+            async with asyncio.timeout(10):
+                assert (await collect(server.chat_stream(HELLO))).content == "Hi"
 
 
 async def test_figures_after_the_finish_reason(hass: HomeAssistant) -> None:

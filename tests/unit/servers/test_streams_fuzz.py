@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Iterator
+from contextlib import aclosing
 from itertools import pairwise
 import json
 from typing import Any, Final
@@ -12,13 +13,22 @@ import pytest
 
 from custom_components.home_agent.servers import json_stream
 from custom_components.home_agent.servers.base import Connection, ServerKind, collect
-from custom_components.home_agent.servers.errors import ModelServerError
+from custom_components.home_agent.servers.errors import (
+    ConnectionLost,
+    ModelServerError,
+)
 from custom_components.home_agent.servers.factory import connect
-from custom_components.home_agent.servers.messages import ChatAnswer, ChatRequest
+from custom_components.home_agent.servers.messages import (
+    ChatAnswer,
+    ChatDelta,
+    ChatRequest,
+)
 
 HELLO: Final = ChatRequest(model="m", messages=[{"role": "user", "content": "Hello"}])
 KINDS: Final = (ServerKind.OLLAMA, ServerKind.OPENAI_COMPATIBLE)
+# The end of the connection is the end of the body: a hang-up looks like a clean end.
 HEAD: Final = b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n"
+CHUNKED_HEAD: Final = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
 FUZZ: Final = settings(
     deadline=None,
     database=None,
@@ -32,6 +42,7 @@ class Fuzzed:
     def __init__(self, runner: asyncio.Runner) -> None:
         """Start it."""
         self._runner = runner
+        self._head = HEAD
         self._chunks: list[bytes] = []
         self._server = runner.run(asyncio.start_server(self._answer, "127.0.0.1", 0))
         port = self._server.sockets[0].getsockname()[1]
@@ -48,7 +59,7 @@ class Fuzzed:
         head = await reader.readuntil(b"\r\n\r\n")
         length = int(head.lower().partition(b"content-length:")[2].split()[0])
         await reader.readexactly(length)
-        writer.write(HEAD)
+        writer.write(self._head)
         for chunk in self._chunks:
             writer.write(chunk)
             await writer.drain()
@@ -73,6 +84,26 @@ class Fuzzed:
             return self._runner.run(run())
         except ModelServerError as err:
             return err
+
+    def deltas(
+        self, kind: ServerKind, head: bytes, body: bytes
+    ) -> tuple[list[ChatDelta], ModelServerError | None]:
+        """Return the deltas of a stream, and the error that ended it if one did."""
+        self._head, self._chunks = head, [body]
+        found: list[ChatDelta] = []
+
+        async def run() -> None:
+            connection = Connection(self._url, kind=kind, idle_timeout=5)
+            server = await connect(self._session, connection)
+            async with aclosing(server.chat_stream(HELLO)) as deltas:
+                async for delta in deltas:
+                    found.append(delta)  # noqa: PERF401 - kept if an error follows
+
+        try:
+            self._runner.run(run())
+        except ModelServerError as err:
+            return found, err
+        return found, None
 
     def stop(self) -> None:
         """Stop both sides."""
@@ -172,6 +203,35 @@ def test_a_stream_that_ends_early_makes_no_call_or_all(
     answer = fuzzed.chat(kind, [data[: end % len(data)]])
     if isinstance(answer, ChatAnswer):
         assert [(call.name, call.arguments) for call in answer.tool_calls] == calls
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("is_chunked", [True, False])
+def test_a_stream_that_breaks_at_any_byte(
+    fuzzed: Fuzzed, kind: ServerKind, *, is_chunked: bool
+) -> None:
+    """Every byte: a break loses the calls, and can be told from the end.
+
+    Before the first delta the error is one after which a request is sent again.
+    """
+    text, expected = "☕!", CALLS[:2]
+    data = STREAMS[kind](text, expected)
+    length = b"%x\r\n" % len(data) if is_chunked else b""
+    head = CHUNKED_HEAD + length if is_chunked else HEAD
+    complete: list[int] = []
+    for end in range(len(data) + 1):
+        deltas, error = fuzzed.deltas(kind, head, data[:end])
+        content = "".join(delta.content for delta in deltas)
+        calls = [(c.name, c.arguments) for delta in deltas for c in delta.tool_calls]
+        if error is None:
+            assert (content, calls) == (text, expected)
+            complete.append(end)
+        else:
+            assert isinstance(error, ConnectionLost), (end, error.log_text)
+            assert text.startswith(content)
+            assert not calls
+    assert complete == list(range(complete[0], len(data) + 1))
+    assert len(data) - 40 < complete[0]
 
 
 MUTATIONS: Final = st.lists(

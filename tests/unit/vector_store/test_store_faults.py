@@ -1,5 +1,8 @@
 """What the stores raise if their file is damaged or their server answers nonsense."""
 
+import base64
+import json
+import logging
 from typing import Any
 
 import aiohttp
@@ -8,8 +11,15 @@ from homeassistant.core import HomeAssistant
 from homeassistant.helpers.aiohttp_client import async_get_clientsession
 import pytest
 
-from custom_components.home_agent.servers.errors import MalformedAnswer
-from custom_components.home_agent.vector_store.chroma import ChromaStore
+from custom_components.home_agent.servers.errors import (
+    MalformedAnswer,
+    ModelServerError,
+)
+from custom_components.home_agent.servers.session import async_get_session
+from custom_components.home_agent.vector_store.chroma import (
+    ChromaStore,
+    async_check_chroma,
+)
 from tests.servers.stand_in import StandIn
 
 COLLECTIONS = "/api/v2/tenants/default_tenant/databases/default_database/collections"
@@ -103,3 +113,36 @@ async def test_repeated_page_of_chroma(hass: HomeAssistant) -> None:
         session = async_get_clientsession(hass)
         store = await ChromaStore.open(session, server.url, None, "index", "model")
         assert await store.texts() == {**dict(zip(ids, ids, strict=True)), "0": ""}
+
+
+@pytest.mark.parametrize("key", [None, "chroma-key-1234"])
+async def test_a_password_and_a_key_of_chroma_are_kept_apart(
+    hass: HomeAssistant, key: str | None, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Each has its header, and neither is in a log or an error."""
+    caplog.set_level(logging.DEBUG)
+    headers: list[Any] = []
+    status = 200
+
+    async def refuse(request: web.Request, _body: Any) -> web.Response:
+        headers.append(request.headers)
+        text = json.dumps(dict(request.headers))
+        return web.json_response([] if status == 200 else text, status=status)
+
+    async with chroma() as server:
+        server.routes["GET", COLLECTIONS] = refuse
+        url = server.url.replace("://", "://ada:pass-word-5678@")
+        session = async_get_session(hass)
+        await async_check_chroma(session, url, key)
+        await ChromaStore.open(session, url, key, "index", "model")
+        status = 400
+        with pytest.raises(ModelServerError) as caught:
+            await async_check_chroma(session, url, key)
+    basic = base64.b64encode(b"ada:pass-word-5678").decode()
+    for sent in headers:
+        assert sent["Authorization"] == f"Basic {basic}"
+        assert sent.get("X-Chroma-Token") == key
+    assert len(headers) == 3
+    texts = caplog.text + caught.value.detail + str(caught.value.host)
+    for secret in ("pass-word-5678", basic, "chroma-key-1234"):
+        assert secret not in texts

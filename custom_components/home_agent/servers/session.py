@@ -1,0 +1,52 @@
+"""The HTTP session with which Home Agent talks to model servers."""
+
+from typing import Final, override
+
+import aiohttp
+from aiohttp.connector import Connection
+from homeassistant.const import EVENT_HOMEASSISTANT_CLOSE
+from homeassistant.core import Event, HomeAssistant, callback
+from homeassistant.helpers.aiohttp_client import async_create_clientsession
+from homeassistant.helpers.singleton import singleton
+from homeassistant.util.hass_dict import HassKey
+
+_DATA_SESSION: Final[HassKey[aiohttp.ClientSession]] = HassKey("home_agent_session")
+
+
+class UnexpectedBytes(Exception):
+    """A connection holds bytes of the server that belong to no request."""
+
+
+class CheckedRequest(aiohttp.ClientRequest):
+    """A request that is not sent on a connection on which the server sent too much.
+
+    A kept connection may receive bytes while it is idle: a second answer to an earlier
+    request. aiohttp (3.14, connector.py, _get) checks only that it is open, and would
+    return those bytes as the answer to the next request.
+    """
+
+    @override
+    async def send(self, conn: Connection) -> aiohttp.ClientResponse:
+        """Send the request; raise UnexpectedBytes if the connection is not clean.
+
+        aiohttp closes the connection after any exception.
+        """
+        if conn.protocol is None or conn.protocol.should_close:
+            raise UnexpectedBytes
+        return await super().send(conn)
+
+
+@singleton(_DATA_SESSION)
+@callback
+def async_get_session(hass: HomeAssistant) -> aiohttp.ClientSession:
+    """Return the session, which shares Home Assistant's connections and resolver."""
+    session = async_create_clientsession(
+        hass, auto_cleanup=False, request_class=CheckedRequest
+    )
+
+    @callback
+    def detach(_: Event) -> None:
+        session.detach()
+
+    hass.bus.async_listen_once(EVENT_HOMEASSISTANT_CLOSE, detach)
+    return session
