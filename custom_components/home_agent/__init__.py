@@ -36,6 +36,7 @@ from .servers.errors import InvalidAuth, ModelServerError
 from .servers.factory import connect
 from .services import async_setup_actions
 from .vector_db_manager import VectorDBManager
+from .vector_store.base import StoreError
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -67,7 +68,7 @@ async def async_setup_entry(hass: HomeAssistant, entry: HomeAgentConfigEntry) ->
     for subentry in entry.get_subentries_of_type(SUBENTRY_EMBEDDING):
         manager = VectorDBManager(hass, merged_config(entry, subentry))
         check_index(data.residencies[subentry.subentry_id], manager)
-        await manager.async_start()
+        manager.schedule.async_start()
         entry.async_on_unload(manager.async_stop)
         data.vector_db_managers[subentry.subentry_id] = manager
     await hass.config_entries.async_forward_entry_setups(entry, PLATFORMS)
@@ -179,5 +180,5 @@ async def _async_delete_index(manager: VectorDBManager) -> None:
     """Remove an index, if its store can be reached."""
     try:
         await manager.async_delete()
-    except ModelServerError as err:
+    except StoreError as err:
         _LOGGER.warning("Cannot remove an index: %s", err.log_text)

@@ -16,10 +16,10 @@ from ..const import (
     CONF_VECTOR_STORE,
     DOMAIN,
 )
-from .base import VectorStore
-from .chroma import ChromaStore
+from .base import StoreError, VectorStore
+from .chroma import ChromaStore, async_delete_collections
 from .embedded import EmbeddedStore
-from .sqlite import remove_files
+from .sqlite import remove_index
 
 
 class Engine(StrEnum):
@@ -34,18 +34,44 @@ async def async_open_store(
 ) -> VectorStore:
     """Return the store of a model in the index that a flat configuration describes.
 
-    Choosing Chroma removes the file of the embedded store. Raise a ModelServerError
-    if the Chroma server fails.
+    Choosing Chroma removes the file of the embedded store. Raise StoreError if the
+    file cannot be used or the Chroma server fails.
     """
-    index = config.get(CONF_SUBENTRY_ID) or "default"
+    index = _index_id(config)
     if config.get(CONF_VECTOR_STORE) != Engine.CHROMA:
         return await EmbeddedStore.open(index_path(hass, index), model)
     session = async_get_clientsession(hass)
     url, key = config[CONF_CHROMA_URL], config.get(CONF_CHROMA_API_KEY)
     store = await ChromaStore.open(session, url, key, index, model)
     # The embedded index is not needed any more: both hold the same entities.
-    await hass.async_add_executor_job(remove_files, index_path(hass, index))
+    await _async_remove_file(hass, index)
     return store
+
+
+async def async_delete_index(hass: HomeAssistant, config: Mapping[str, Any]) -> None:
+    """Delete the index that a flat configuration describes; its store is closed.
+
+    Raise StoreError if the file cannot be removed or the Chroma server fails.
+    """
+    index = _index_id(config)
+    await _async_remove_file(hass, index)
+    if config.get(CONF_VECTOR_STORE) == Engine.CHROMA:
+        session = async_get_clientsession(hass)
+        url, key = config[CONF_CHROMA_URL], config.get(CONF_CHROMA_API_KEY)
+        await async_delete_collections(session, url, key, index)
+
+
+async def _async_remove_file(hass: HomeAssistant, index: str) -> None:
+    """Remove the file of an embedded index; raise StoreError if that fails."""
+    try:
+        await hass.async_add_executor_job(remove_index, index_path(hass, index))
+    except OSError as err:
+        raise StoreError(f"{type(err).__name__}: {err.strerror}") from err
+
+
+def _index_id(config: Mapping[str, Any]) -> str:
+    """Return the id of the index of a flat configuration."""
+    return config.get(CONF_SUBENTRY_ID) or "default"
 
 
 def index_path(hass: HomeAssistant, index: str = "default") -> Path:
