@@ -37,6 +37,7 @@ from .servers.factory import connect
 from .services import async_setup_actions
 from .vector_db_manager import VectorDBManager
 from .vector_store.base import StoreError
+from .vector_store.engine import async_delete_files_except
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -60,6 +61,7 @@ async def async_setup(hass: HomeAssistant, config: ConfigType) -> bool:
 async def async_setup_entry(hass: HomeAssistant, entry: HomeAgentConfigEntry) -> bool:
     """Connect to the server and set up its model roles."""
     async_move_credentials(hass, entry)
+    await _async_delete_orphaned_indexes(hass)
     await _async_connect(hass, entry)
     data = entry.runtime_data = HomeAgentData()
     for subentry in entry.subentries.values():
@@ -105,6 +107,7 @@ async def async_remove_entry(hass: HomeAssistant, entry: HomeAgentConfigEntry) -
     clear_issues_of_removed(hass, entry, is_removed=True)
     for subentry in entry.get_subentries_of_type(SUBENTRY_EMBEDDING):
         await _async_delete_index(VectorDBManager(hass, merged_config(entry, subentry)))
+    await _async_delete_orphaned_indexes(hass)
 
 
 async def async_migrate_entry(hass: HomeAssistant, entry: ConfigEntry[Any]) -> bool:
@@ -174,6 +177,19 @@ async def _async_reload(hass: HomeAssistant, entry: HomeAgentConfigEntry) -> Non
     await hass.config_entries.async_reload(entry.entry_id)
     for manager in gone:
         await _async_delete_index(manager)
+
+
+async def _async_delete_orphaned_indexes(hass: HomeAssistant) -> None:
+    """Remove the files of subentries that were removed while their entry waited.
+
+    An entry that waits for its server has no manager that could remove them.
+    """
+    entries = hass.config_entries.async_entries(DOMAIN)
+    ids = {subentry_id for entry in entries for subentry_id in entry.subentries}
+    try:
+        await async_delete_files_except(hass, ids)
+    except StoreError as err:
+        _LOGGER.warning("Cannot remove an index: %s", err.log_text)
 
 
 async def _async_delete_index(manager: VectorDBManager) -> None:

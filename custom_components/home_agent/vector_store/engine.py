@@ -1,9 +1,9 @@
 """The choice of the store that holds an index."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Set as AbstractSet
 from enum import StrEnum
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from homeassistant.core import HomeAssistant
 from homeassistant.helpers.aiohttp_client import async_get_clientsession
@@ -20,6 +20,9 @@ from .base import StoreError, VectorStore
 from .chroma import ChromaStore, async_delete_collections
 from .embedded import EmbeddedStore
 from .sqlite import remove_index
+
+# The id of the index of a configuration that belongs to no subentry.
+_DEFAULT_INDEX: Final = "default"
 
 
 class Engine(StrEnum):
@@ -69,11 +72,29 @@ async def _async_remove_file(hass: HomeAssistant, index: str) -> None:
         raise StoreError(f"{type(err).__name__}: {err.strerror}") from err
 
 
+async def async_delete_files_except(
+    hass: HomeAssistant, indexes: AbstractSet[str]
+) -> None:
+    """Delete the files of all embedded indexes but those with these ids.
+
+    Raise StoreError if a file cannot be removed.
+    """
+
+    def others() -> set[str]:
+        folder = index_path(hass).parent
+        # The id is the third part of a name.
+        found = {path.stem.split(".")[2] for path in folder.glob(f"{DOMAIN}.index.*.*")}
+        return found - indexes - {_DEFAULT_INDEX}
+
+    for index in await hass.async_add_executor_job(others):
+        await _async_remove_file(hass, index)
+
+
 def _index_id(config: Mapping[str, Any]) -> str:
     """Return the id of the index of a flat configuration."""
-    return config.get(CONF_SUBENTRY_ID) or "default"
+    return config.get(CONF_SUBENTRY_ID) or _DEFAULT_INDEX
 
 
-def index_path(hass: HomeAssistant, index: str = "default") -> Path:
+def index_path(hass: HomeAssistant, index: str = _DEFAULT_INDEX) -> Path:
     """Return the path of an embedded index, in Home Assistant's storage folder."""
     return Path(hass.config.path(STORAGE_DIR, f"{DOMAIN}.index.{index}.db"))

@@ -23,6 +23,8 @@ _LOGGER = logging.getLogger(__name__)
 
 # Up to so many bytes of vectors stay in memory exactly, more in 8 bits a number.
 LARGEST_EXACT: Final = 64 * 2**20
+# Seconds to wait for another program that has locked the file.
+LOCK_TIMEOUT = 5.0
 _NUMBER_BYTES: Final = 4
 # The primary result codes of a file that must be made again: it is damaged, is no
 # SQLite file, or lacks a table (an SQL error). A locked file has another one.
@@ -268,7 +270,7 @@ def _open(path: Path) -> sqlite3.Connection:
     by a newer version of Home Agent, and another sqlite3.Error if it cannot be used
     now.
     """
-    connection = sqlite3.connect(path)
+    connection = sqlite3.connect(path, timeout=LOCK_TIMEOUT)
     try:
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = NORMAL")
