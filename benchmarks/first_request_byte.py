@@ -94,7 +94,7 @@ async def add_entry(
     await hass.async_block_till_done()
     if "embedding" in subs:
         (manager,) = entry.runtime_data.vector_db_managers.values()
-        await manager.async_sync()
+        await manager.sync.async_run()
 
 
 async def measure(hass: HomeAssistant) -> dict[str, dict[str, list[float]]]:

@@ -130,7 +130,7 @@ async def set_up(hass: HomeAssistant, url: str, model: str) -> VectorDBManager:
     entry.add_to_hass(hass)
     assert await hass.config_entries.async_setup(entry.entry_id)
     (manager,) = entry.runtime_data.vector_db_managers.values()
-    await manager.async_sync()
+    await manager.sync.async_run()
     result: VectorDBManager = manager
     return result
 

@@ -177,7 +177,7 @@ async def ours(hass: HomeAssistant, url: str, embedding_url: str, mode: str) -> 
     )
     (entry,) = hass.config_entries.async_entries(DOMAIN)
     (manager,) = entry.runtime_data.vector_db_managers.values()
-    await manager.async_sync()
+    await manager.sync.async_run()
 
 
 async def core(hass: HomeAssistant, url: str) -> None:

@@ -17,11 +17,8 @@ import tracemalloc
 
 import numpy as np
 
-from custom_components.home_agent.vector_store.table import (
-    CompactTable,
-    Vector,
-    VectorTable,
-)
+from custom_components.home_agent.vector_store.base import Vector
+from custom_components.home_agent.vector_store.table import CompactTable, VectorTable
 
 SIZES = (1_000, 10_000, 100_000)
 DIMENSIONS = (384, 768)

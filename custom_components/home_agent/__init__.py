@@ -36,6 +36,8 @@ from .servers.factory import connect
 from .servers.session import async_get_session
 from .services import async_setup_actions
 from .vector_db_manager import VectorDBManager
+from .vector_store.base import StoreError
+from .vector_store.engine import async_delete_files_except
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -59,6 +61,7 @@ async def async_setup(hass: HomeAssistant, config: ConfigType) -> bool:
 async def async_setup_entry(hass: HomeAssistant, entry: HomeAgentConfigEntry) -> bool:
     """Connect to the server and set up its model roles."""
     async_move_credentials(hass, entry)
+    await _async_delete_orphaned_indexes(hass)
     await _async_connect(hass, entry)
     data = entry.runtime_data = HomeAgentData()
     for subentry in entry.subentries.values():
@@ -67,7 +70,7 @@ async def async_setup_entry(hass: HomeAssistant, entry: HomeAgentConfigEntry) ->
     for subentry in entry.get_subentries_of_type(SUBENTRY_EMBEDDING):
         manager = VectorDBManager(hass, merged_config(entry, subentry))
         check_index(data.residencies[subentry.subentry_id], manager)
-        await manager.async_start()
+        manager.schedule.async_start()
         entry.async_on_unload(manager.async_stop)
         data.vector_db_managers[subentry.subentry_id] = manager
     await hass.config_entries.async_forward_entry_setups(entry, PLATFORMS)
@@ -104,6 +107,7 @@ async def async_remove_entry(hass: HomeAssistant, entry: HomeAgentConfigEntry) -
     clear_issues_of_removed(hass, entry, is_removed=True)
     for subentry in entry.get_subentries_of_type(SUBENTRY_EMBEDDING):
         await _async_delete_index(VectorDBManager(hass, merged_config(entry, subentry)))
+    await _async_delete_orphaned_indexes(hass)
 
 
 async def async_migrate_entry(hass: HomeAssistant, entry: ConfigEntry[Any]) -> bool:
@@ -175,9 +179,22 @@ async def _async_reload(hass: HomeAssistant, entry: HomeAgentConfigEntry) -> Non
         await _async_delete_index(manager)
 
 
+async def _async_delete_orphaned_indexes(hass: HomeAssistant) -> None:
+    """Remove the files of subentries that were removed while their entry waited.
+
+    An entry that waits for its server has no manager that could remove them.
+    """
+    entries = hass.config_entries.async_entries(DOMAIN)
+    ids = {subentry_id for entry in entries for subentry_id in entry.subentries}
+    try:
+        await async_delete_files_except(hass, ids)
+    except StoreError as err:
+        _LOGGER.warning("Cannot remove an index: %s", err.log_text)
+
+
 async def _async_delete_index(manager: VectorDBManager) -> None:
     """Remove an index, if its store can be reached."""
     try:
         await manager.async_delete()
-    except ModelServerError as err:
+    except StoreError as err:
         _LOGGER.warning("Cannot remove an index: %s", err.log_text)

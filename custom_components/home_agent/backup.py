@@ -5,17 +5,17 @@ import asyncio
 from homeassistant.core import HomeAssistant
 
 from .const import DOMAIN
+from .index_sync.index import Index
 from .runtime import HomeAgentConfigEntry
-from .vector_store.indexes import Indexes
 
 
-def _indexes(hass: HomeAssistant) -> list[Indexes]:
+def _indexes(hass: HomeAssistant) -> list[Index]:
     """Return the indexes of all loaded config entries."""
     entries: list[HomeAgentConfigEntry] = hass.config_entries.async_loaded_entries(
         DOMAIN
     )
     return [
-        manager.indexes
+        manager.index
         for entry in entries
         for manager in entry.runtime_data.vector_db_managers.values()
     ]
@@ -28,5 +28,5 @@ async def async_pre_backup(hass: HomeAssistant) -> None:
 
 async def async_post_backup(hass: HomeAssistant) -> None:
     """Let the indexes be written again."""
-    for indexes in _indexes(hass):
-        indexes.release_writes()
+    for index in _indexes(hass):
+        index.release_writes()

@@ -295,19 +295,21 @@ class IndexSensor(ModelEntity, SensorEntity):
     async def async_added_to_hass(self) -> None:
         """Listen to the progress."""
         await super().async_added_to_hass()
-        self.async_on_remove(self._manager.progressed.add(self.async_write_ha_state))
+        self.async_on_remove(
+            self._manager.sync.progressed.add(self.async_write_ha_state)
+        )
 
     @property
     @override
     def native_value(self) -> int:
         """Return the number of indexed entities."""
-        return self._manager.progress.indexed
+        return self._manager.sync.progress.indexed
 
     @property
     @override
     def extra_state_attributes(self) -> Mapping[str, Any]:
         """Return the number of entities to index."""
-        return {"total": self._manager.progress.total}
+        return {"total": self._manager.sync.progress.total}
 
 
 class ServerMemorySensor(CoordinatorEntity[ServerCoordinator], SensorEntity):

@@ -118,14 +118,14 @@ async def _async_search_entities(call: ServiceCall) -> ServiceResponse:
 async def _async_reindex(call: ServiceCall) -> ServiceResponse:
     """Embed all exposed entities again; return {"indexed": n, "removed": n}.
 
-    Raise ServiceValidationError if there is no embedding model, and a
-    ModelServerError if the server fails.
+    Raise ServiceValidationError if there is no embedding model, a ModelServerError if
+    its server fails, and a StoreError if the index cannot be used.
     """
     if (manager := _manager(call.hass, call.data.get(ATTR_CONFIG_ENTRY_ID))) is None:
         raise ServiceValidationError(
             translation_domain=DOMAIN, translation_key="no_embedding_model"
         )
-    result = await manager.async_reindex()
+    result = await manager.sync.async_run(embed_all=True)
     return {"indexed": result.indexed, "removed": result.removed}
 
 

@@ -1,19 +1,11 @@
-"""Embeddings of the exposed entities: kept up to date, and searched."""
+"""Embeddings of texts, and the search for the exposed entities that are nearest."""
 
-import asyncio
-from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
-from datetime import timedelta
-from functools import partial
-from itertools import batched, compress
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 import logging
-from time import monotonic
 from typing import Any, Final
 
-from homeassistant.core import CALLBACK_TYPE, HomeAssistant, callback
-from homeassistant.helpers.debounce import Debouncer
-from homeassistant.helpers.event import async_call_later
-from homeassistant.helpers.start import async_at_started
+from homeassistant.core import HomeAssistant, callback
 
 from .const import (
     CONF_EMBEDDING_BATCH_SIZE,
@@ -21,115 +13,72 @@ from .const import (
     DEFAULT_EMBEDDING_BATCH_SIZE,
     DOMAIN,
 )
-from .home.exposed import (
-    async_get_exposed_entities,
-    async_track_exposed_entities,
-    is_exposed,
-)
+from .index_sync.index import Index
+from .index_sync.schedule import IndexSchedule
+from .index_sync.sync import IndexSync
 from .keep_alive import KeepAlive
 from .model.embedding_prompts import embedding_prompts
-from .model.listeners import Listeners
 from .model.reauth import async_start_role_reauth
 from .model.role import ModelRole, Role
 from .model.turn import Turn
-from .servers.errors import InvalidAuth, ModelNotFound, ModelServerError
-from .vector_store.base import DimensionChanged, VectorStore
-from .vector_store.indexes import Index, Indexes, IndexProgress, SyncResult
+from .servers.errors import InvalidAuth, ModelNotFound
+from .vector_store.base import DimensionChanged, StoreEmpty, StoreError, VectorStore
+from .vector_store.engine import async_delete_index
 
 _LOGGER = logging.getLogger(__name__)
 
-# Seconds from the first change to a sync: a renamed area changes many entities.
-SYNC_COOLDOWN: Final = 5.0
-# Seconds from hiding an entity to its removal from the index; needs no sync.
-REMOVAL_COOLDOWN: Final = 0.5
-# The wait after the first failed sync; it doubles with each further one.
-RETRY_FIRST: Final = timedelta(minutes=1)
-RETRY_LAST: Final = timedelta(hours=1)
-# The previous model embeds questions only until the current model's index is complete.
+# The previous model embeds questions only until the current model's store is complete.
 PREVIOUS_MODEL_KEEP_ALIVE: Final = KeepAlive.parse("1m")
 
 
-class IndexOutdated(Exception):
-    """A vector cannot be looked up: its index was replaced or has been closed."""
+class IndexOutdated(StoreError):
+    """A vector cannot be looked up: the store was replaced, or is of another model."""
+
+    def __init__(self) -> None:
+        """Say so."""
+        super().__init__("the index is being made again")
 
 
 @dataclass(frozen=True, slots=True)
 class QuestionVector:
-    """A question's embedding, and the index that it can be looked up in."""
+    """A question's embedding, and the store that it can be looked up in."""
 
     values: list[float]
-    index: Index
+    store: VectorStore
 
 
 class VectorDBManager:
-    """Embeds the exposed entities, and finds those that are similar to a question."""
+    """Embeds texts, and finds the exposed entities that are similar to a question.
+
+    sync makes its index equal to the exposed entities.
+    """
 
     def __init__(self, hass: HomeAssistant, config: Mapping[str, Any]) -> None:
         """Make a manager from a flat configuration; connect to nothing yet."""
         self.hass = hass
         self._config = config
         self._role = ModelRole(hass, config, Role.EMBEDDING)
-        self._batch_size = int(
-            config.get(CONF_EMBEDDING_BATCH_SIZE, DEFAULT_EMBEDDING_BATCH_SIZE)
+        self.index = Index(hass, config, self._role.model)
+        self.sync = IndexSync(
+            hass,
+            self.index,
+            self.generate_embeddings,
+            self._role.wait_until_idle,
+            int(config.get(CONF_EMBEDDING_BATCH_SIZE, DEFAULT_EMBEDDING_BATCH_SIZE)),
         )
-        self.indexes = Indexes(hass, config, self._role.model)
-        self._sync_lock = asyncio.Lock()
-        self.progress = IndexProgress()
-        self.progressed = Listeners[()]()
-        self._scheduled_sync: asyncio.Task[Any] | None = None
-        self._is_tracking = False
-        self._is_stopped = False
-        self._unsubscribe: list[CALLBACK_TYPE] = []
-        self._retry_in = RETRY_FIRST
-        self._cancel_retry: CALLBACK_TYPE | None = None
-        self._sync_debouncer = self._debouncer(
-            SYNC_COOLDOWN, self._async_scheduled_sync
-        )
-        self._removal_debouncer = self._debouncer(
-            REMOVAL_COOLDOWN, self._async_remove_hidden
-        )
-
-    def _debouncer(
-        self, cooldown: float, function: Callable[[], Awaitable[None]]
-    ) -> Debouncer[Awaitable[None]]:
-        """Return what calls a function once, cooldown seconds after a first change."""
-        return Debouncer(
-            self.hass,
-            _LOGGER,
-            cooldown=cooldown,
-            immediate=False,
-            function=function,
-            background=True,
-        )
-
-    async def async_start(self) -> None:
-        """Keep the index up to date from Home Assistant's start until async_stop."""
-        self._is_tracking = True
-        self._unsubscribe = [
-            async_at_started(self.hass, self._async_on_started),
-            async_track_exposed_entities(self.hass, self._exposed_changed),
-        ]
+        self.schedule = IndexSchedule(hass, self.index, self.sync)
 
     async def async_stop(self) -> None:
-        """Stop tracking, cancel a running scheduled sync, and close the indexes."""
-        self._is_tracking = False
-        self._is_stopped = True
-        while self._unsubscribe:
-            self._unsubscribe.pop()()
-        self._sync_debouncer.async_shutdown()
-        self._removal_debouncer.async_shutdown()
-        self._async_cancel_retry()
-        if self._scheduled_sync is not None:
-            self._scheduled_sync.cancel()
-            await asyncio.wait([self._scheduled_sync])
-        await self.indexes.async_close()
+        """Cancel a running scheduled sync, and close the index."""
+        await self.schedule.async_stop()
+        await self.index.async_close()
 
     async def async_delete(self) -> None:
-        """Delete the index from its store.
+        """Delete the index from its store, after async_stop.
 
-        Raise a ModelServerError if the store is on a server that fails.
+        Raise StoreError if the file cannot be removed or the store's server fails.
         """
-        await self.indexes.async_delete()
+        await async_delete_index(self.hass, self._config)
 
     async def generate_embedding(
         self, text: str, *, keep_alive: str | int | None = None
@@ -148,18 +97,18 @@ class VectorDBManager:
         the server fails.
         """
         value = KeepAlive.for_role(CONF_EMBEDDING_KEEP_ALIVE, self._config, keep_alive)
-        return await self._async_request(self._role.model, texts, value)
+        return await self._async_request(self._role, texts, value)
 
     async def _async_request(
-        self, model: str, texts: Sequence[str], keep_alive: KeepAlive
+        self, role: ModelRole, texts: Sequence[str], keep_alive: KeepAlive
     ) -> list[list[float]]:
-        """Return the vectors of texts by a model of the role's server.
+        """Return the vectors of texts by the model of a role.
 
         Ask the user for a new key if the server refuses the one it has.
         """
         try:
-            with Turn(self._role) as turn:
-                return await turn.embed(model, texts, keep_alive)
+            with Turn(role) as turn:
+                return await turn.embed(role.model, texts, keep_alive)
         except InvalidAuth:
             async_start_role_reauth(self.hass, self._config, Role.EMBEDDING)
             raise
@@ -167,20 +116,14 @@ class VectorDBManager:
     async def async_embed_question(self, question: str) -> QuestionVector:
         """Return a question's vector.
 
-        The previous model makes it until the current model's index is complete. Raise
-        a ModelServerError if the question cannot be embedded, IndexOutdated after
-        async_stop.
+        The previous model makes it until the current model's store is complete. Raise
+        a ModelServerError if the question cannot be embedded, and a StoreError if
+        there is no store to look it up in.
         """
-        if self._is_stopped:
-            raise IndexOutdated
-        current = await self.indexes.async_open()
-        if (previous := self.indexes.previous) is not None:
+        current = await self.index.async_open()
+        if (previous := self.index.previous) is not None:
             try:
-                (values,) = await self._async_request(
-                    previous.model,
-                    [_as_question(previous.model, question)],
-                    PREVIOUS_MODEL_KEEP_ALIVE,
-                )
+                return await self._async_embed_by_previous(previous, question)
             except ModelNotFound:
                 _LOGGER.debug(
                     "The server has no %s any more: searching the incomplete index"
@@ -188,179 +131,60 @@ class VectorDBManager:
                     previous.model,
                     current.model,
                 )
-                await self.indexes.async_close_previous()
-            else:
-                return QuestionVector(values, previous)
-        text = _as_question(current.model, question)
-        return QuestionVector(await self.generate_embedding(text), current)
+                await self.index.async_close_previous()
+        if self.sync.is_outdated:
+            raise IndexOutdated
+        texts = [_as_question(current.model, question)]
+        if (sample := self.sync.due_sample()) is not None:
+            texts.append(sample.text)
+        values, *of_sample = await self.generate_embeddings(texts)
+        if sample is not None:
+            await self.sync.async_check_model(current, sample, *of_sample)
+            if self.sync.is_outdated:
+                self.schedule.request_sync()
+                raise IndexOutdated
+        return QuestionVector(values, current)
+
+    async def _async_embed_by_previous(
+        self, previous: VectorStore, question: str
+    ) -> QuestionVector:
+        """Return a question's vector by the previous model; raise as the request."""
+        # Its own role, so that the request counts as a use of that model.
+        model = {Role.EMBEDDING.key("model"): previous.model}
+        role = ModelRole(self.hass, {**self._config, **model}, Role.EMBEDDING)
+        (values,) = await self._async_request(
+            role, [_as_question(previous.model, question)], PREVIOUS_MODEL_KEEP_ALIVE
+        )
+        return QuestionVector(values, previous)
 
     async def async_nearest(
         self, question: QuestionVector, limit: int, allowed: Collection[str]
     ) -> list[str]:
         """Return at most limit allowed entity ids, the nearest to a question first.
 
-        Raise IndexOutdated if the question's index has been replaced or closed, and a
-        ModelServerError if the index is on a server that fails.
+        Raise StoreError if they cannot be looked up; a sync then repairs the index.
         """
-        if question.index not in (self.indexes.current, self.indexes.previous):
+        store = question.store
+        if store not in (self.index.current, self.index.previous):
             raise IndexOutdated
         try:
-            found = await question.index.store.search(question.values, limit, allowed)
-        except DimensionChanged as err:
-            self._schedule_sync()
-            raise IndexOutdated from err
-        return [entity_id for entity_id, _ in found]
-
-    async def async_sync(self) -> SyncResult:
-        """Make the index agree with the exposed entities.
-
-        Only entities whose text changed are embedded, or all if the dimension of the
-        model's vectors changed. Raise a ModelServerError if a server fails; what was
-        embedded until then stays in the index.
-        """
-        return await self._async_sync(embed_all=False)
-
-    async def async_reindex(self) -> SyncResult:
-        """Embed all exposed entities again; raise what async_sync raises."""
-        return await self._async_sync(embed_all=True)
-
-    async def _async_sync(self, *, embed_all: bool) -> SyncResult:
-        """Wait for a sync that is running, then sync all or the changed entities."""
-        async with self._sync_lock:
-            started = monotonic()
-            result = await self._async_update_index(embed_all=embed_all)
-            _LOGGER.debug(
-                "Sync finished in %.3f s: %d entities indexed, %d embedded, %d removed",
-                monotonic() - started,
-                result.indexed,
-                result.embedded,
-                result.removed,
-            )
-            return result
-
-    async def _async_update_index(self, *, embed_all: bool) -> SyncResult:
-        """Remove hidden entities from the index, and embed new and changed ones."""
-        index = await self.indexes.async_open()
-        store, write = index.store, self.indexes.async_write
-        document_prompt = embedding_prompts(index.model).document
-        wanted = {
-            entity_id: f"{document_prompt}{entity.text}"
-            for entity_id, entity in async_get_exposed_entities(self.hass).items()
-            if not entity.is_secondary
-        }
-        stored = await store.texts()
-        if removed := stored.keys() - wanted.keys():
-            await write(store.remove, removed)
-        changed = {
-            entity_id: text
-            for entity_id, text in wanted.items()
-            if embed_all or stored.get(entity_id) != text
-        }
-        _LOGGER.debug(
-            "Sync started: %d of %d entities to embed with %s, %d removed",
-            len(changed),
-            len(wanted),
-            index.model,
-            len(removed),
-        )
-        self._report(indexed=len(wanted) - len(changed), total=len(wanted))
-        try:
-            await self._async_embed(store, changed)
+            found = await store.search(question.values, limit, allowed)
         except DimensionChanged:
-            _LOGGER.warning(
-                "%s makes vectors of another dimension than before: indexing all"
-                " entities again",
-                index.model,
-            )
-            await write(store.clear)
-            changed = wanted
-            self._report(indexed=0)
-            await self._async_embed(store, changed)
-        await self.indexes.async_close_previous()
-        await write(store.drop_other_models)
-        self._report(failures=0, error="")
-        return SyncResult(len(wanted), len(changed), len(removed))
-
-    async def _async_embed(self, store: VectorStore, texts: Mapping[str, str]) -> None:
-        """Embed texts by entity id in batches, and store each before the next.
-
-        Before each batch, wait until other models on the same server run no turn.
-        """
-        for batch in batched(texts.items(), self._batch_size, strict=False):
-            await self._role.wait_until_idle()
-            vectors = await self.generate_embeddings([text for _, text in batch])
-            # The user may have hidden an entity while it was embedded.
-            shown = [is_exposed(self.hass, entity_id) for entity_id, _ in batch]
-            if any(shown):
-                rows = list(compress(vectors, shown))
-                texts_shown = dict(compress(batch, shown))
-                await self.indexes.async_write(store.put, texts_shown, rows)
-            self._report(indexed=self.progress.indexed + len(batch))
-
-    @callback
-    def _report(self, **changes: Any) -> None:
-        """Change the progress and notify its listeners."""
-        self.progress = replace(self.progress, **changes)
-        self.progressed.notify()
-
-    async def _async_on_started(self, hass: HomeAssistant) -> None:
-        """Sync in the background as soon as all entities are there."""
-        self._schedule_sync()
-
-    @callback
-    def _exposed_changed(self) -> None:
-        """Schedule a sync, and the removal of entities that are hidden now."""
-        self._schedule_sync()
-        if self.indexes.current is not None and self._is_tracking:
-            self._removal_debouncer.async_schedule_call()
-
-    async def _async_remove_hidden(self) -> None:
-        """Remove the entities that are not exposed any more from the index."""
-        await self.indexes.async_remove_unless(partial(is_exposed, self.hass))
-
-    @callback
-    def _schedule_sync(self) -> None:
-        """Sync once after SYNC_COOLDOWN, for all changes until then."""
-        if self.hass.is_running and self._is_tracking:
-            self._sync_debouncer.async_schedule_call()
-
-    async def _async_scheduled_sync(self) -> None:
-        """Sync; after a failure, schedule another attempt."""
-        self._async_cancel_retry()
-        self._scheduled_sync = asyncio.current_task()
-        try:
-            await self.async_sync()
-        except ModelServerError as err:
-            self._schedule_retry(err)
-        else:
-            self._retry_in = RETRY_FIRST
-        finally:
-            self._scheduled_sync = None
-
-    @callback
-    def _schedule_retry(self, err: ModelServerError) -> None:
-        """Schedule the attempt after a failed one; warn of the first failure only."""
-        if self._retry_in == RETRY_FIRST:
-            _LOGGER.warning("Cannot index the entities now: %s", err.log_text)
-        _LOGGER.debug("The next sync is in %s, since: %s", self._retry_in, err.log_text)
-        self._cancel_retry = async_call_later(
-            self.hass, self._retry_in, self._async_retry
-        )
-        self._retry_in = min(2 * self._retry_in, RETRY_LAST)
-        self._report(failures=self.progress.failures + 1, error=err.log_text)
-
-    @callback
-    def _async_retry(self, _now: Any) -> None:
-        """Sync again after a failure."""
-        self._cancel_retry = None
-        self._schedule_sync()
-
-    @callback
-    def _async_cancel_retry(self) -> None:
-        """Cancel the attempt that a failure has scheduled."""
-        if self._cancel_retry is not None:
-            self._cancel_retry()
-            self._cancel_retry = None
+            if store is self.index.previous:
+                await self.index.async_close_previous()
+            else:
+                self.sync.is_outdated = True
+            self.schedule.request_sync()
+            raise
+        except StoreEmpty:
+            if self.sync.progress.total:
+                # It was not empty: the store has lost its data.
+                self.schedule.request_sync()
+            raise
+        except StoreError:
+            self.schedule.request_sync()
+            raise
+        return [entity_id for entity_id, _ in found]
 
 
 def _as_question(model: str, question: str) -> str:

@@ -17,10 +17,11 @@ from custom_components.home_agent.servers.errors import (
     CannotConnect,
     ModelServerError,
 )
-from custom_components.home_agent.vector_store.base import DimensionChanged
+from custom_components.home_agent.vector_store.base import DimensionChanged, StoreError
 from custom_components.home_agent.vector_store.chroma import (
     ChromaStore,
     async_check_chroma,
+    async_delete_collections,
 )
 from custom_components.home_agent.vector_store.engine import index_path
 from tests.conftest import MakeEntry
@@ -145,9 +146,9 @@ async def test_models_and_indexes_do_not_mix(
     assert len(await collections(hass, chroma)) == 2
     # Somebody else removed the collection: it is created again, empty.
     assert await first.texts() == {}
-    await first.delete()
+    await async_delete_collections(session, chroma.url, None, "one")
     await first.clear()
-    await second.delete()
+    await async_delete_collections(session, chroma.url, None, "one")
     (left,) = await collections(hass, chroma)
     assert left["metadata"] == {DOMAIN: "two", "model": "a"}
 
@@ -173,7 +174,7 @@ async def test_an_index_in_chroma(
     assert len(ollama.sent("/api/embed")) == embedded
     await chroma.stop()
     assert (await find(home, "reading lamp"))["mode"] == "lexical"
-    with pytest.raises(CannotConnect):
+    with pytest.raises(StoreError):
         await index(home, ollama)
     await home.config_entries.async_reload(entry.entry_id)
     assert entry.state.recoverable

@@ -11,7 +11,10 @@ from homeassistant.helpers.aiohttp_client import async_get_clientsession
 import pytest
 
 from custom_components.home_agent.vector_store.base import DimensionChanged
-from custom_components.home_agent.vector_store.chroma import ChromaStore
+from custom_components.home_agent.vector_store.chroma import (
+    ChromaStore,
+    async_delete_collections,
+)
 from tests.recorded.exchange import load_folder
 from tests.recorded.replay import Replay
 
@@ -34,7 +37,7 @@ async def use_a_store(session: aiohttp.ClientSession, url: str) -> None:
     await store.remove(["light.a"])
     assert await store.texts() == {"light.b": "B"}
     assert await store.other_model() is None
-    await store.delete()
+    await async_delete_collections(session, url, None, "index")
     # The collection is gone: the store makes it again, and it is empty.
     assert await store.texts() == {}
 

@@ -109,8 +109,8 @@ async def index_now(hass: HomeAssistant, freezer: FrozenDateTimeFactory) -> None
 
 async def stored_texts(manager: VectorDBManager) -> dict[str, str]:
     """Return the texts that an open index holds, by entity."""
-    assert manager.indexes.current is not None
-    return await manager.indexes.current.store.texts()
+    assert manager.index.current is not None
+    return await manager.index.current.texts()
 
 
 async def search(hass: HomeAssistant, query: str, **more: Any) -> list[dict[str, Any]]:
@@ -212,7 +212,7 @@ async def test_hidden_entities_are_gone_at_once(
     await ollama.stop()
     await let_pass(home, freezer, seconds=1)
     (manager,) = entry.runtime_data.vector_db_managers.values()
-    assert "light.reading_lamp" not in await manager.indexes.current.store.texts()
+    assert "light.reading_lamp" not in await manager.index.current.texts()
 
 
 async def test_another_model_and_another_dimension(
@@ -271,11 +271,11 @@ async def test_unload_during_indexing(
     freezer.tick(timedelta(seconds=6))
     async_fire_time_changed(home)
     (manager,) = entry.runtime_data.vector_db_managers.values()
-    while manager._scheduled_sync is None or not ollama.sent("/api/embed"):
+    while not manager.schedule.syncs.is_running or not ollama.sent("/api/embed"):
         await home.async_block_till_done()
         await let_others_run()
     assert await home.config_entries.async_unload(entry.entry_id)
-    assert manager._scheduled_sync is None
+    assert not manager.schedule.syncs.is_running
     ollama.release()
 
 
@@ -409,7 +409,10 @@ async def test_reindex(
     make_entry: MakeEntry,
     freezer: FrozenDateTimeFactory,
 ) -> None:
-    """All entities are embedded again, though none has changed."""
+    """All entities are embedded again, though none has changed.
+
+    One of them first, to find out whether the model is still the same.
+    """
     with pytest.raises(ServiceNotFound):
         await reindex(home)
     without = await make_entry(ollama.url, conversation={})
@@ -419,7 +422,9 @@ async def test_reindex(
     await index_now(home, freezer)
     ollama.requests.clear()
     assert await reindex(home) == {"indexed": 4, "removed": 0}
-    assert len(embedded(ollama)) == 4
+    sample, *texts = embedded(ollama)
+    assert len(texts) == 4
+    assert sample in texts
     with pytest.raises(ServiceValidationError, match="has no embedding model"):
         await reindex(home, config_entry_id=without.entry_id)
 
@@ -472,11 +477,11 @@ async def test_backups_have_the_whole_index(
     assert len(store.texts()) == 4
     store.close()
     (manager,) = entry.runtime_data.vector_db_managers.values()
-    lamp = (await manager.indexes.current.store.texts())["light.reading_lamp"]
+    lamp = (await manager.index.current.texts())["light.reading_lamp"]
     assert "Torch" not in lamp
     await backup.async_post_backup(home)
     await home.async_block_till_done(wait_background_tasks=True)
-    lamp = (await manager.indexes.current.store.texts())["light.reading_lamp"]
+    lamp = (await manager.index.current.texts())["light.reading_lamp"]
     assert "Torch" in lamp
 
 
@@ -495,7 +500,7 @@ async def test_hidden_while_it_is_embedded(
     entry = await make_entry(ollama.url, embedding={})
     (manager,) = entry.runtime_data.vector_db_managers.values()
     ollama.hold()
-    syncing = home.async_create_task(manager.async_sync())
+    syncing = home.async_create_task(manager.sync.async_run())
     for _ in range(2000):
         await asyncio.sleep(0)
     assert ollama.sent("/api/embed")
@@ -513,9 +518,9 @@ async def test_an_index_that_is_opened_while_a_backup_is_made(
     """Its writes wait for the end of the backup too."""
     entry = await make_entry(ollama.url, embedding={})
     (manager,) = entry.runtime_data.vector_db_managers.values()
-    assert manager.indexes.current is None
+    assert manager.index.current is None
     await backup.async_pre_backup(home)
-    syncing = home.async_create_task(manager.async_sync())
+    syncing = home.async_create_task(manager.sync.async_run())
     for _ in range(2000):
         await asyncio.sleep(0)
     assert ollama.sent("/api/embed")
@@ -578,5 +583,5 @@ async def test_the_log_says_what_a_sync_does(
         r"Sync finished in \d+\.\d{3} s: 4 entities indexed, 4 embedded, 0 removed",
         text,
     )
-    assert "Removed 1 hidden entities from the index of nomic-embed-text" in text
+    assert "Removed 1 entities from the index of nomic-embed-text" in text
     assert "Lamp" not in text

@@ -1,13 +1,15 @@
 """The entities that the user exposed to Assist, with their names and areas."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final
 
 from homeassistant.components import conversation
+from homeassistant.components.homeassistant.const import DATA_EXPOSED_ENTITIES
 from homeassistant.components.homeassistant.exposed_entities import (
+    ExposedEntities,
     async_listen_entity_updates,
-    async_should_expose,
 )
 from homeassistant.const import (
     ATTR_DEVICE_CLASS,
@@ -32,12 +34,13 @@ from homeassistant.helpers import (
 
 from .text import MAX_NAME_LENGTH, one_line
 
-_REGISTRY_EVENTS: Final[tuple[Any, ...]] = (
-    er.EVENT_ENTITY_REGISTRY_UPDATED,
-    dr.EVENT_DEVICE_REGISTRY_UPDATED,
-    ar.EVENT_AREA_REGISTRY_UPDATED,
-    fr.EVENT_FLOOR_REGISTRY_UPDATED,
+# What may hide an entity that was exposed until then, in the entity registry; and
+# what is part of the description of a device's entities, in the device registry.
+_HIDING: Final = frozenset(
+    {"device_class", "entity_category", "entity_id", "hidden_by", "options"}
+    | {"original_device_class"}
 )
+_DESCRIBING: Final = frozenset({"area_id", "name", "name_by_user", "parent_device_id"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,8 +82,36 @@ class ExposedEntity:
 
 @callback
 def is_exposed(hass: HomeAssistant, entity_id: str) -> bool:
-    """Return whether an entity is exposed to Assist."""
-    return async_should_expose(hass, conversation.DOMAIN, entity_id)
+    """Return whether an entity is exposed to Assist.
+
+    Home Assistant's async_should_expose would store the default of an entity without
+    a setting, so that a default that changes later had no effect.
+    """
+    assistant = conversation.DOMAIN
+    settings = hass.data[DATA_EXPOSED_ENTITIES]
+    if hasattr(settings, "async_get_should_expose"):
+        return settings.async_get_should_expose(assistant, entity_id)
+    return _is_exposed_in_2026_10(settings, assistant, er.async_get(hass), entity_id)
+
+
+def _is_exposed_in_2026_10(
+    settings: ExposedEntities,
+    assistant: str,
+    registry: er.EntityRegistry,
+    entity_id: str,
+) -> bool:
+    """Return what async_get_should_expose of Home Assistant 2026.11 returns."""
+    options: Mapping[str, Mapping[str, Any]] = {}
+    if entry := registry.async_get(entity_id):
+        options = entry.options
+    elif entity := settings.entities.get(entity_id):
+        options = entity.assistants
+    should_expose: bool | None = options.get(assistant, {}).get("should_expose")
+    if should_expose is not None:
+        return should_expose
+    if not settings.async_get_expose_new_entities(assistant):
+        return False
+    return settings._is_default_exposed(entity_id, entry)  # noqa: SLF001 - 2026.10 has no other way
 
 
 @callback
@@ -137,6 +168,47 @@ def _area(hass: HomeAssistant, entry: er.RegistryEntry | None) -> ar.AreaEntry |
     return ar.async_get(hass).async_get_area(area_id) if area_id else None
 
 
+def _attribute_changed(old: State, new: State, name: str) -> bool:
+    """Return whether an attribute differs between two states."""
+    return bool(old.attributes.get(name) != new.attributes.get(name))
+
+
+@callback
+def _concerns_state(hass: HomeAssistant, data: EventStateChangedData) -> bool:
+    """Return whether an exposed entity is new, removed, renamed or of a new class.
+
+    A new class can hide an entity that is exposed by default.
+    """
+    old, new = data["old_state"], data["new_state"]
+    if new is None or (
+        old is not None and _attribute_changed(old, new, ATTR_DEVICE_CLASS)
+    ):
+        return True
+    is_renamed = old is None or _attribute_changed(old, new, ATTR_FRIENDLY_NAME)
+    return is_renamed and is_exposed(hass, new.entity_id)
+
+
+@callback
+def _concerns_entity(
+    hass: HomeAssistant, data: er.EventEntityRegistryUpdatedData
+) -> bool:
+    """Return whether an exposed entity changed, or one that may have been."""
+    if data["action"] == "remove":
+        return True
+    if data["action"] == "update" and not _HIDING.isdisjoint(data["changes"]):
+        return True
+    return is_exposed(hass, data["entity_id"])
+
+
+@callback
+def _concerns_device(data: dr.EventDeviceRegistryUpdatedData) -> bool:
+    """Return whether the name or area of a device changed.
+
+    A device that is created or removed has its entities changed too.
+    """
+    return data["action"] == "update" and not _DESCRIBING.isdisjoint(data["changes"])
+
+
 @callback
 def async_track_exposed_entities(
     hass: HomeAssistant, changed: Callable[[], None]
@@ -148,27 +220,20 @@ def async_track_exposed_entities(
     """
 
     @callback
-    def registry_changed(event: Event[Any]) -> None:
+    def call(event: Event[Any]) -> None:
         changed()
 
-    @callback
-    def is_renamed(data: EventStateChangedData) -> bool:
-        """Return whether an entity is new, removed, renamed or of another class."""
-        old, new = data["old_state"], data["new_state"]
-        return (
-            old is None
-            or new is None
-            or old.attributes.get(ATTR_FRIENDLY_NAME)
-            != new.attributes.get(ATTR_FRIENDLY_NAME)
-            or old.attributes.get(ATTR_DEVICE_CLASS)
-            != new.attributes.get(ATTR_DEVICE_CLASS)
-        )
-
+    listen = hass.bus.async_listen
     unsubscribe = [
-        *(hass.bus.async_listen(event, registry_changed) for event in _REGISTRY_EVENTS),
-        hass.bus.async_listen(
-            EVENT_STATE_CHANGED, registry_changed, event_filter=is_renamed
+        listen(ar.EVENT_AREA_REGISTRY_UPDATED, call),
+        listen(fr.EVENT_FLOOR_REGISTRY_UPDATED, call),
+        listen(
+            er.EVENT_ENTITY_REGISTRY_UPDATED,
+            call,
+            event_filter=partial(_concerns_entity, hass),
         ),
+        listen(dr.EVENT_DEVICE_REGISTRY_UPDATED, call, event_filter=_concerns_device),
+        listen(EVENT_STATE_CHANGED, call, event_filter=partial(_concerns_state, hass)),
         async_listen_entity_updates(hass, conversation.DOMAIN, changed),
     ]
 

@@ -5,7 +5,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 import logging
-import sqlite3
 from time import monotonic
 from typing import Any, Final, Self
 
@@ -22,7 +21,8 @@ from ..home.exposed import (
 from ..home.text import MAX_NAME_LENGTH, one_line
 from ..servers.errors import ModelServerError
 from ..vector_db_manager import IndexOutdated, QuestionVector, VectorDBManager
-from .lexical import LexicalIndex
+from ..vector_store.base import DimensionChanged, StoreClosed, StoreEmpty, StoreError
+from .lexical_ranking import LexicalRanking
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -35,6 +35,9 @@ _RANKING_DEPTH: Final = 100
 # such as "is the window open" find 0.82 instead of 0.53 of the right entities, and
 # questions about other areas 0.76 instead of 0.78 (benchmarks/recall.py).
 _ASKING_AREA_SHARE: Final = 0.3
+
+# Longer questions are cut: a full-text search takes seconds for thousands of words.
+_MAX_QUESTION_LENGTH: Final = 2000
 
 
 class SearchMode(StrEnum):
@@ -133,14 +136,12 @@ class EntitySearch:
     """Searches the exposed entities; all config entries share one instance."""
 
     def __init__(self, hass: HomeAssistant) -> None:
-        """Start without a lexical index; the first search makes it."""
+        """Start without having read the exposed entities."""
         self._hass = hass
-        self._index: LexicalIndex | None = None
-        self._indexed: dict[str, ExposedEntity] = {}
-        self._has_fts5 = True
-        self._exposed: dict[str, ExposedEntity] | None = None
+        self._lexical = LexicalRanking(hass)
+        self._exposed: dict[str, ExposedEntity] = {}
+        self._is_current = False
         self._is_tracking = False
-        self._index_lock = asyncio.Lock()
 
     async def async_search(
         self,
@@ -156,12 +157,13 @@ class EntitySearch:
 
         A share of the results is reserved for the area with the id asking_area_id,
         where the question was asked. The search uses the lexical ranking only (the
-        result's mode says so) without a manager, while the manager's server fails or
-        its index is being remade, and if embedding the question takes longer than
-        embedding_timeout, in seconds. Entities that a filter allows are found even if
-        neither ranking has them. Nothing is raised for a failed server.
+        result's mode says so) without a manager, while the manager's server or index
+        fails or its index is being remade, and if embedding the question takes longer
+        than embedding_timeout, in seconds. Entities that a filter allows are found even
+        if neither ranking has them. Nothing is raised for a failed server or index.
         """
         started = monotonic()
+        query = one_line(query, _MAX_QUESTION_LENGTH)
         states = self._hass.states
         exposed = self.async_exposed()
         allowed = {
@@ -207,14 +209,18 @@ class EntitySearch:
             # Never unsubscribed: all config entries search here.
             async_track_exposed_entities(self._hass, self._exposed_changed)
             self._is_tracking = True
-        if self._exposed is None:
-            self._exposed = async_get_exposed_entities(self._hass)
+        if not self._is_current:
+            self._is_current = True
+            exposed = async_get_exposed_entities(self._hass)
+            # The order counts too: ties of a ranking keep it.
+            if list(exposed.items()) != list(self._exposed.items()):
+                self._exposed = exposed
         return self._exposed
 
     @callback
     def _exposed_changed(self) -> None:
         """Let the next search read the exposed entities again."""
-        self._exposed = None
+        self._is_current = False
 
     async def _async_rank(
         self,
@@ -232,7 +238,9 @@ class EntitySearch:
             dense = await self._async_dense_ranking(manager, question.vector, allowed)
         if dense is None:
             question.vector = None
-        lexical = await self._async_lexical_ranking(question, allowed)
+        lexical = await self._lexical.async_search(
+            question.exposed, question.text, _RANKING_DEPTH, allowed
+        )
         mode = SearchMode.HYBRID
         if dense is None:
             mode = SearchMode.LEXICAL
@@ -266,10 +274,8 @@ class EntitySearch:
             return None
         try:
             return embedding.result()
-        except ModelServerError as err:
-            _LOGGER.warning("Searching without embeddings: %s", err.log_text)
-        except IndexOutdated:
-            _LOGGER.debug("No dense ranking: the config entry was unloaded")
+        except (ModelServerError, StoreError) as err:
+            _log_no_dense_ranking(err)
         return None
 
     async def _async_dense_ranking(
@@ -278,47 +284,9 @@ class EntitySearch:
         """Return the allowed entities by cosine similarity, None if that fails."""
         try:
             return await manager.async_nearest(vector, _RANKING_DEPTH, allowed)
-        except IndexOutdated:
-            _LOGGER.debug("No dense ranking: another model made the index")
-        except ModelServerError as err:
-            _LOGGER.warning("Searching without embeddings: %s", err.log_text)
-        return None
-
-    async def _async_lexical_ranking(
-        self, question: _Question, allowed: set[str]
-    ) -> list[str] | None:
-        """Return the allowed entities by BM25, None if SQLite has no FTS5."""
-        run = self._hass.async_add_executor_job
-        # One search at a time: the next one may replace the index.
-        async with self._index_lock:
-            if question.exposed is not self._indexed and self._has_fts5:
-                await self._async_remake_index(question.exposed)
-            if self._index is None:
-                return None
-            return await run(self._index.search, question.text, _RANKING_DEPTH, allowed)
-
-    async def _async_remake_index(self, exposed: dict[str, ExposedEntity]) -> None:
-        """Replace the lexical index by one of these entities; the caller has the lock.
-
-        Without FTS5 there is none from then on.
-        """
-        started = monotonic()
-        old = self._index
-        try:
-            self._index = await self._hass.async_add_executor_job(LexicalIndex, exposed)
-        except sqlite3.OperationalError as err:
-            _LOGGER.warning("Searching without the lexical ranking: %s", err)
-            self._has_fts5 = False
-            self._index = None
-        else:
-            _LOGGER.debug(
-                "Made the lexical index of %d entities in %.3f s",
-                len(exposed),
-                monotonic() - started,
-            )
-        self._indexed = exposed
-        if old is not None:
-            old.close()
+        except (ModelServerError, StoreError) as err:
+            _log_no_dense_ranking(err)
+            return None
 
 
 def _with_reserved_share(best: list[str], nearby: list[str], limit: int) -> list[str]:
@@ -331,11 +299,21 @@ def _with_reserved_share(best: list[str], nearby: list[str], limit: int) -> list
     return [*best[: limit - len(added)], *added]
 
 
+def _log_no_dense_ranking(err: ModelServerError | StoreError) -> None:
+    """Log why a search has no dense ranking: a state that passes is no warning."""
+    passes = isinstance(err, (DimensionChanged, StoreEmpty, StoreClosed, IndexOutdated))
+    level = logging.DEBUG if passes else logging.WARNING
+    _LOGGER.log(level, "Searching without embeddings: %s", err.log_text)
+
+
 def _log_late_failure(embedding: asyncio.Future[QuestionVector]) -> None:
     """Log why a question was not embedded after its search had gone on without it."""
     if embedding.cancelled() or (err := embedding.exception()) is None:
         return
-    text = err.log_text if isinstance(err, ModelServerError) else type(err).__name__
+    if isinstance(err, (ModelServerError, StoreError)):
+        text = err.log_text
+    else:
+        text = type(err).__name__
     _LOGGER.debug("A question was not embedded: %s", text)
 
 

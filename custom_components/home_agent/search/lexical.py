@@ -14,21 +14,21 @@ from .stop_words import STOP_WORDS
 _WEIGHTS: Final = (3.0, 1.5, 1.0)
 _WORD: Final = re.compile(r"\w+")
 # Scripts without spaces between words (Thai, Burmese, Khmer, Japanese, Chinese,
-# Korean): each pair of neighboring characters is indexed as a word.
+# Korean): each pair of neighboring characters counts as a word.
 _UNSPACED: Final = re.compile(
     "[\u0e00-\u0e7f\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff"
     "\uac00-\ud7af\uf900-\ufaff]+"
 )
 
 
-class LexicalIndex:
-    """A full-text index of exposed entities, in memory, that never changes.
+class LexicalTable:
+    """A full-text table of exposed entities, in memory, that never changes.
 
     All methods may be called from any thread, but only from one at a time.
     """
 
     def __init__(self, entities: Mapping[str, ExposedEntity]) -> None:
-        """Index entities by id; blocks for some milliseconds per thousand.
+        """Add entities by id; blocks for some milliseconds per thousand.
 
         Raise sqlite3.OperationalError if SQLite was built without FTS5.
         """
@@ -73,7 +73,7 @@ class LexicalIndex:
         return found
 
     def close(self) -> None:
-        """Free the index's memory."""
+        """Free the table's memory."""
         self._connection.close()
 
 
@@ -87,7 +87,7 @@ def query_words(query: str) -> list[str]:
 
 
 def normalized(text: str) -> str:
-    """Return a text normalized for the index.
+    """Return a text normalized for the full-text table.
 
     NFKC, case-folded, underscores as spaces, and runs of scripts without spaces as
     pairs of neighboring characters.

@@ -5,7 +5,9 @@ a home, faster than an approximate index. One thousand vectors of 384 dimensions
 take well under a millisecond (benchmarks/vector_search.py).
 """
 
+from collections import Counter
 from collections.abc import Container, Iterable, Mapping
+from itertools import compress
 import logging
 from pathlib import Path
 import sqlite3
@@ -14,13 +16,19 @@ from typing import Final
 from homeassistant.helpers.json import json_dumps
 import numpy as np
 
-from .base import DimensionChanged
-from .table import CompactTable, Vector, VectorTable
+from .base import DimensionChanged, StoreEmpty, Vector, as_rows, usable_rows
+from .table import CompactTable, VectorTable
 
 _LOGGER = logging.getLogger(__name__)
 
 # Up to so many bytes of vectors stay in memory exactly, more in 8 bits a number.
 LARGEST_EXACT: Final = 64 * 2**20
+# Seconds to wait for another program that has locked the file.
+LOCK_TIMEOUT = 5.0
+_NUMBER_BYTES: Final = 4
+# The primary result codes of a file that must be made again: it is damaged, is no
+# SQLite file, or lacks a table (an SQL error). A locked file has another one.
+_DAMAGE: Final = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR}
 
 # An index can be made again, so a power cut may lose the newest rows, but must not
 # damage the file: WAL mode with synchronous=NORMAL (sqlite.org/pragma.html).
@@ -39,8 +47,17 @@ CREATE TABLE entry (
     UNIQUE (space, key)
 ) STRICT;
 """
+# What every method reads; it fails if a table is gone.
+_TABLES_CHECK: Final = (
+    "SELECT space.id, model, entry.id, space, key, text, vector"
+    " FROM space JOIN entry LIMIT 0"
+)
 # Scripts that bring a file from each schema version to the next; the first creates it.
 _STEPS: tuple[str, ...] = (_TABLES,)
+
+
+class DamagedFile(Exception):
+    """A file holds no index that can be read; its text says why."""
 
 
 class SqliteVectorStore:
@@ -52,14 +69,16 @@ class SqliteVectorStore:
     def __init__(self, path: Path, model: str) -> None:
         """Open the file at path, or create it, for the vectors of one model.
 
-        A file that SQLite cannot read is renamed to .corrupt, and a new one created.
+        A file that holds no readable index is renamed to .corrupt, and a new one is
+        created. Raise sqlite3.Error or OSError if the file cannot be used now: it is
+        locked, or must not be written.
         """
         self._path = path
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             self._connection = _open(path)
-        except sqlite3.DatabaseError as err:
-            aside = path.with_suffix(".corrupt")
+        except DamagedFile as err:
+            aside = _corrupt_path(path)
             _LOGGER.warning(
                 "Cannot read the index, making a new one (the old file is %s): %s",
                 aside,
@@ -68,14 +87,23 @@ class SqliteVectorStore:
             path.replace(aside)
             remove_files(path)
             self._connection = _open(path)
+        try:
+            self._space = self._find_space(model)
+        except sqlite3.Error:
+            self._connection.close()
+            raise
+        self._vectors: VectorTable | None = None  # read by the first call
+
+    def _find_space(self, model: str) -> int:
+        """Return the id of a model's space; create it if necessary."""
         with self._connection as connection:
             connection.execute(
                 "INSERT OR IGNORE INTO space (model) VALUES (?)", (model,)
             )
-        (self._space,) = self._connection.execute(
+        (space,) = self._connection.execute(
             "SELECT id FROM space WHERE model = ?", (model,)
         ).fetchone()
-        self._vectors: VectorTable | None = None  # read by the first search
+        return int(space)
 
     def close(self) -> None:
         """Close the file."""
@@ -83,6 +111,7 @@ class SqliteVectorStore:
 
     def texts(self) -> dict[str, str]:
         """Return the text of every key."""
+        self._load()  # removes the keys whose vectors are unusable
         return dict(
             self._connection.execute(
                 "SELECT key, text FROM entry WHERE space = ?", (self._space,)
@@ -92,9 +121,10 @@ class SqliteVectorStore:
     def put(self, texts: Mapping[str, str], vectors: list[list[float]]) -> None:
         """Add or replace texts by key, with one vector for each in the same order.
 
-        Raise DimensionChanged if the vectors' dimension is not the stored ones'.
+        Raise DimensionChanged if the vectors' dimension is not the stored ones', and
+        StoreError if a vector is unusable.
         """
-        matrix = _normalized(np.asarray(vectors, np.float32))
+        matrix = _normalized(as_rows(vectors))
         stored = self._connection.execute(
             "SELECT length(vector) FROM entry WHERE space = ? LIMIT 1", (self._space,)
         ).fetchone()
@@ -142,11 +172,6 @@ class SqliteVectorStore:
         ).fetchone()
         return row[0] if row else None
 
-    def delete(self) -> None:
-        """Close the file and remove it."""
-        self.close()
-        remove_files(self._path)
-
     def drop_other_models(self) -> None:
         """Remove the keys of all other models."""
         with self._connection as connection:
@@ -157,15 +182,14 @@ class SqliteVectorStore:
     ) -> list[tuple[str, float]]:
         """Return at most limit allowed keys with their cosine similarity, -1 to 1.
 
-        The nearest to the vector come first. Raise DimensionChanged if the vector's
-        dimension is not that of the stored ones.
+        The nearest to the vector come first. Raise StoreEmpty without stored vectors,
+        DimensionChanged if the vector's dimension is not theirs, and StoreError if it
+        is unusable.
         """
         vectors = self._load()
         if not len(vectors):
-            return []
-        return vectors.search(
-            _normalized(np.asarray([vector], np.float32))[0], limit, allowed
-        )
+            raise StoreEmpty
+        return vectors.search(_normalized(as_rows([vector]))[0], limit, allowed)
 
     def checkpoint(self) -> None:
         """Bring all data from the write-ahead log into the file."""
@@ -174,18 +198,41 @@ class SqliteVectorStore:
     def _load(self) -> VectorTable:
         """Return the vectors in memory; the first call reads them from the file."""
         if self._vectors is None:
-            rows = self._connection.execute(
-                "SELECT key, vector FROM entry WHERE space = ? ORDER BY id",
-                (self._space,),
-            ).fetchall()
-            self._vectors = VectorTable()
-            if rows:
-                matrix = np.frombuffer(b"".join(row[1] for row in rows), "<f4")
-                matrix = matrix.reshape(len(rows), -1)
-                if matrix.nbytes > LARGEST_EXACT:
-                    self._vectors = CompactTable(self._exact)
-                self._vectors.put([key for key, _ in rows], matrix)
+            keys, matrix = self._read_vectors()
+            is_compact = matrix.nbytes > LARGEST_EXACT
+            vectors = CompactTable(self._exact) if is_compact else VectorTable()
+            if keys:
+                vectors.put(keys, matrix)
+            self._vectors = vectors
         return self._vectors
+
+    def _read_vectors(self) -> tuple[list[str], Vector]:
+        """Return all keys and their vectors as rows.
+
+        Remove the keys whose vectors are damaged, so that they are embedded again.
+        """
+        rows: list[tuple[str, bytes]] = self._connection.execute(
+            "SELECT key, vector FROM entry WHERE space = ? ORDER BY id",
+            (self._space,),
+        ).fetchall()
+        sizes = Counter(len(blob) for _, blob in rows)
+        size = max(sizes, key=sizes.__getitem__, default=0)
+        if not size or size % _NUMBER_BYTES:
+            whole = []
+        else:
+            whole = [row for row in rows if len(row[1]) == size]
+        matrix = np.frombuffer(b"".join(blob for _, blob in whole), "<f4")
+        matrix = matrix.reshape(len(whole), -1) if whole else matrix.reshape(0, 0)
+        is_usable = usable_rows(matrix)
+        if not is_usable.all():
+            matrix = matrix[is_usable]
+        keys = list(compress((key for key, _ in whole), is_usable))
+        if len(keys) < len(rows):
+            _LOGGER.warning(
+                "Removing %d damaged vectors from the index", len(rows) - len(keys)
+            )
+            self.remove({key for key, _ in rows}.difference(keys))
+        return keys, matrix
 
     def _exact(self, keys: list[str]) -> Vector:
         """Return the stored vectors of keys, one row for each, in the same order."""
@@ -199,40 +246,64 @@ class SqliteVectorStore:
         return np.frombuffer(blob, "<f4").reshape(len(keys), -1)
 
 
+def remove_index(path: Path) -> None:
+    """Remove an index: its file, and the damaged one that it replaced; blocks."""
+    remove_files(path)
+    _corrupt_path(path).unlink(missing_ok=True)
+
+
 def remove_files(path: Path) -> None:
     """Remove a store's file, its write-ahead log and shared memory; blocks."""
     for suffix in ("", "-wal", "-shm"):
         Path(f"{path}{suffix}").unlink(missing_ok=True)
 
 
+def _corrupt_path(path: Path) -> Path:
+    """Return the path to which a damaged file is renamed."""
+    return path.with_suffix(".corrupt")
+
+
 def _open(path: Path) -> sqlite3.Connection:
     """Return a connection to the file, migrated to the newest schema version.
 
-    Raise sqlite3.DatabaseError if it is no SQLite file, is damaged or was written by
-    a newer version of Home Agent.
+    Raise DamagedFile if it is no SQLite file, is damaged, lacks a table or was written
+    by a newer version of Home Agent, and another sqlite3.Error if it cannot be used
+    now.
     """
-    connection = sqlite3.connect(path)
+    connection = sqlite3.connect(path, timeout=LOCK_TIMEOUT)
     try:
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = NORMAL")
         connection.execute("PRAGMA foreign_keys = ON")
-        (check,) = connection.execute("PRAGMA quick_check").fetchone()
-        (version,) = connection.execute("PRAGMA user_version").fetchone()
-        if check != "ok" or version > len(_STEPS):
-            raise sqlite3.DatabaseError(f"check {check!r}, version {version}")
-        for number, step in enumerate(_STEPS[version:], start=version + 1):
-            with connection:
-                connection.executescript(
-                    f"BEGIN; {step} PRAGMA user_version = {number}; COMMIT;"
-                )
-    except sqlite3.DatabaseError:
+        _migrate(connection)
+    except sqlite3.DatabaseError as err:
+        connection.close()
+        # The extended codes have the primary one in their lowest byte
+        # (sqlite.org/rescode.html).
+        if err.sqlite_errorcode & 0xFF in _DAMAGE:
+            raise DamagedFile(str(err)) from err
+        raise
+    except DamagedFile:
         connection.close()
         raise
     return connection
 
 
+def _migrate(connection: sqlite3.Connection) -> None:
+    """Check a file and bring its tables to the newest schema version."""
+    (check,) = connection.execute("PRAGMA quick_check").fetchone()
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    if check != "ok" or version > len(_STEPS):
+        raise DamagedFile(f"check {check!r}, version {version}")
+    for number, step in enumerate(_STEPS[version:], start=version + 1):
+        with connection:
+            connection.executescript(
+                f"BEGIN; {step} PRAGMA user_version = {number}; COMMIT;"
+            )
+    connection.execute(_TABLES_CHECK)
+
+
 def _normalized(matrix: Vector) -> Vector:
     """Return the rows scaled to length 1: their dot products are cosines then."""
-    lengths = np.linalg.norm(matrix, axis=1, keepdims=True)
-    result: Vector = matrix / np.maximum(lengths, 1e-12)
+    result: Vector = matrix / np.linalg.norm(matrix, axis=1, keepdims=True)
     return result

@@ -6,9 +6,7 @@ from typing import Any, ClassVar, Final, override
 import numpy as np
 import numpy.typing as npt
 
-from .base import DimensionChanged
-
-type Vector = npt.NDArray[np.float32]
+from .base import DimensionChanged, Vector
 
 # A search looks at this many times more rows than requested, and again this many
 # times more while too many of them are not allowed.

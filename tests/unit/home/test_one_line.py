@@ -119,7 +119,7 @@ async def test_nothing_on_the_wire_has_their_lines(
         ollama.url, conversation={"entity_mode": "retrieval"}, embedding={}
     )
     (manager,) = entry.runtime_data.vector_db_managers.values()
-    await manager.async_sync()
+    await manager.sync.async_run()
     search = ToolUse("home_agent__search_entities", {"query": "torch"})
     ollama.brain.replies += [Reply(tools=(search,)), Reply("Found.")]
     await say(home, "Hello, torch")

@@ -95,13 +95,15 @@ async def test_a_trace_says_what_was_found(
     embedding: dict[str, Any] | None,
     mode: str,
 ) -> None:
-    """And by which ballots, in Home Assistant's trace of the conversation."""
-    await make_entry(
+    """And by which rankings, in Home Assistant's trace of the conversation."""
+    entry = await make_entry(
         ollama.url,
         conversation=RETRIEVAL,
         embedding=embedding,
         external_llm={"external_llm_model": "llama3.2:70b"},
     )
+    for manager in entry.runtime_data.vector_db_managers.values():
+        await manager.sync.async_run()
     await say(home, "Is the reading lamp on?")
     *_, trace = conversation.trace.async_get_traces()
     details = [event["data"] for event in trace.as_dict()["events"]]
@@ -397,7 +399,7 @@ async def test_words_while_the_embedding_model_loads(
     await home.async_block_till_done(wait_background_tasks=True)
     (entry,) = home.config_entries.async_entries(DOMAIN)
     (manager,) = entry.runtime_data.vector_db_managers.values()
-    await manager.async_sync()
+    await manager.sync.async_run()
     monkeypatch.setattr(retrieval, "EMBEDDING_TIMEOUT", 0.02)
     server_embeds = asyncio.Event()
     embed = ollama.routes["POST", "/api/embed"]

@@ -18,7 +18,7 @@ from custom_components.home_agent.search.entity_search import (
     reciprocal_rank_fusion,
 )
 from custom_components.home_agent.search.lexical import (
-    LexicalIndex,
+    LexicalTable,
     normalized,
     query_words,
 )
@@ -71,7 +71,7 @@ async def index(hass: HomeAssistant, ollama: OllamaStandIn) -> None:
     """Index the entities now."""
     (entry,) = hass.config_entries.async_entries(DOMAIN)
     (manager,) = entry.runtime_data.vector_db_managers.values()
-    await manager.async_sync()
+    await manager.sync.async_run()
 
 
 async def test_the_lexical_ranking_alone(
@@ -161,7 +161,7 @@ async def test_diagnostics_are_left_out(
 async def test_hidden_entities_are_gone_at_once(
     home: HomeAssistant, ollama: OllamaStandIn, make_entry: MakeEntry
 ) -> None:
-    """From the lexical index too; and they are found again at once."""
+    """From the lexical ranking too; and they are found again at once."""
     await make_entry(ollama.url, conversation={})
     lamp = "light.reading_lamp"
     for is_exposed in (True, False, True):
@@ -175,17 +175,17 @@ async def test_searches_at_once(
     make_entry: MakeEntry,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """The lexical index is not replaced while a search reads it."""
+    """The full-text table is not replaced while a search reads it."""
     await make_entry(ollama.url, conversation={})
     is_in_it, may_go_on = threading.Event(), threading.Event()
-    real = LexicalIndex.search
+    real = LexicalTable.search
 
-    def slow(self: LexicalIndex, *args: Any) -> list[str]:
+    def slow(self: LexicalTable, *args: Any) -> list[str]:
         is_in_it.set()
         assert may_go_on.wait(10)
         return real(self, *args)
 
-    monkeypatch.setattr(LexicalIndex, "search", slow)
+    monkeypatch.setattr(LexicalTable, "search", slow)
     first = home.async_create_task(find(home, "reading lamp"))
     while not is_in_it.is_set():  # noqa: ASYNC110 - another thread sets it
         await asyncio.sleep(0)
@@ -257,8 +257,8 @@ async def test_without_fts5(
 
     await make_entry(ollama.url, embedding={})
     await index(home, ollama)
-    module = "custom_components.home_agent.search.entity_search"
-    monkeypatch.setattr(f"{module}.LexicalIndex", broken)
+    module = "custom_components.home_agent.search.lexical_ranking"
+    monkeypatch.setattr(f"{module}.LexicalTable", broken)
     for _ in range(2):
         answer = await find(home, "Kitchen Light")
         assert answer["mode"] == "embeddings"
@@ -266,13 +266,13 @@ async def test_without_fts5(
     assert caplog.text.count("Searching without the lexical ranking") == 1
 
 
-async def test_a_lexical_index_that_cannot_be_remade(
+async def test_a_full_text_table_that_cannot_be_remade(
     home: HomeAssistant,
     ollama: OllamaStandIn,
     make_entry: MakeEntry,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """The closed index is not searched again; the dense ranking answers."""
+    """The closed table is not searched again; the dense ranking answers."""
 
     def broken(_: Any) -> None:
         raise sqlite3.OperationalError("disk I/O error")
@@ -280,8 +280,8 @@ async def test_a_lexical_index_that_cannot_be_remade(
     await make_entry(ollama.url, embedding={})
     await index(home, ollama)
     assert (await find(home, "Kitchen Light"))["mode"] == "hybrid"
-    module = "custom_components.home_agent.search.entity_search"
-    monkeypatch.setattr(f"{module}.LexicalIndex", broken)
+    module = "custom_components.home_agent.search.lexical_ranking"
+    monkeypatch.setattr(f"{module}.LexicalTable", broken)
     add(home, "light", "Garland")
     for _ in range(2):
         answer = await find(home, "Kitchen Light")
@@ -412,7 +412,7 @@ async def test_a_search_under_way_when_its_entry_is_unloaded(
     ]
     result = await entity_search(home).async_search("reading lamp", 5, manager=manager)
     assert result.mode == "lexical"
-    assert manager.indexes.current is None
+    assert manager.index.current is None
 
 
 async def test_the_log_says_which_rankings_were_used(

@@ -12,13 +12,14 @@ from homeassistant.helpers.aiohttp_client import async_get_clientsession
 import pytest
 
 from custom_components.home_agent.servers.errors import (
-    MalformedAnswer,
     ModelServerError,
 )
 from custom_components.home_agent.servers.session import async_get_session
+from custom_components.home_agent.vector_store.base import StoreError
 from custom_components.home_agent.vector_store.chroma import (
     ChromaStore,
     async_check_chroma,
+    async_delete_collections,
 )
 from tests.servers.stand_in import StandIn
 
@@ -32,7 +33,7 @@ def chroma(**answers: Any) -> StandIn:
         "list": [],
         "create": {"id": "x", "name": "n"},
         "get": {"ids": [], "documents": []},
-        "query": {"ids": [[]], "distances": [[]]},
+        "query": {"ids": [["a"]], "distances": [[0.5]]},
         "count": 0,
     }
 
@@ -60,7 +61,7 @@ async def use(session: aiohttp.ClientSession, url: str) -> None:
     await store.texts()
     await store.search([1.0, 0.0], 5, {"a"})
     await store.clear()
-    await store.delete()
+    await async_delete_collections(session, url, None, "index")
 
 
 @pytest.mark.parametrize(
@@ -91,19 +92,21 @@ async def use(session: aiohttp.ClientSession, url: str) -> None:
 async def test_malformed_answers_of_chroma(
     hass: HomeAssistant, operation: str, answer: Any
 ) -> None:
-    """Each raises MalformedAnswer, which all callers handle."""
+    """Each raises StoreError, which all callers handle."""
     async with chroma(**{operation: answer}) as server:
-        with pytest.raises(MalformedAnswer):
+        with pytest.raises(StoreError) as raised:
             await use(async_get_clientsession(hass), server.url)
+        assert raised.value.log_text.startswith("MalformedAnswer")
 
 
 @pytest.mark.parametrize("count", [None, "1", [], {}])
 async def test_malformed_count_of_chroma(hass: HomeAssistant, count: Any) -> None:
-    """A count that is no number raises MalformedAnswer."""
+    """A count that is no number raises StoreError."""
     other = {"id": "y", "name": "n", "metadata": {**OURS, "model": "other"}}
     async with chroma(list=[other], count=count) as server:
-        with pytest.raises(MalformedAnswer):
+        with pytest.raises(StoreError) as raised:
             await use(async_get_clientsession(hass), server.url)
+        assert raised.value.log_text.startswith("MalformedAnswer")
 
 
 async def test_repeated_page_of_chroma(hass: HomeAssistant) -> None:

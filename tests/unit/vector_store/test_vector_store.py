@@ -1,16 +1,25 @@
 """The embedded store: its search, its changes, and what damages it."""
 
+import math
 from pathlib import Path
 import sqlite3
 import subprocess
 import sys
+from typing import Any
 
 import numpy as np
 import pytest
 
 from custom_components.home_agent.vector_store import sqlite
-from custom_components.home_agent.vector_store.base import DimensionChanged
-from custom_components.home_agent.vector_store.sqlite import SqliteVectorStore
+from custom_components.home_agent.vector_store.base import (
+    DimensionChanged,
+    StoreEmpty,
+    StoreError,
+)
+from custom_components.home_agent.vector_store.sqlite import (
+    DamagedFile,
+    SqliteVectorStore,
+)
 from custom_components.home_agent.vector_store.table import CompactTable, VectorTable
 
 
@@ -25,7 +34,8 @@ def test_search_is_exact(path: Path) -> None:
     rng = np.random.default_rng(1)
     vectors = rng.normal(size=(200, 16)).astype(np.float32)
     store = SqliteVectorStore(path, "model")
-    assert store.search([1.0] * 16, 5, {"1"}) == []
+    with pytest.raises(StoreEmpty):
+        store.search([1.0] * 16, 5, {"1"})
     store.put({str(i): f"text {i}" for i in range(200)}, vectors.tolist())
     query = rng.normal(size=16)
     cosines = vectors @ query / np.linalg.norm(vectors, axis=1) / np.linalg.norm(query)
@@ -52,7 +62,8 @@ def test_survives_a_restart(path: Path) -> None:
     assert store.search([1, 0], 9, everything) == [("a", 1.0), ("b", -1.0)]
     store.clear()
     assert store.texts() == {}
-    assert store.search([1, 0], 9, everything) == []
+    with pytest.raises(StoreEmpty):
+        store.search([1, 0], 9, everything)
     store.close()
 
 
@@ -88,15 +99,78 @@ def test_another_dimension_is_noticed(path: Path) -> None:
     store.close()
 
 
-def test_a_vector_of_zeros_is_like_nothing(path: Path) -> None:
-    """Its similarity to every other vector is 0."""
+@pytest.mark.parametrize(
+    "vector",
+    [
+        [0.0, 0.0],
+        [],
+        [math.nan, 1.0],
+        [math.inf, 1.0],
+        [1e300, 1.0],
+        [None, 1.0],
+        ["x", 1.0],
+        [[1.0], [0.0]],
+    ],
+)
+def test_an_unusable_vector_is_refused(path: Path, vector: Any) -> None:
+    """By put, whatever stands beside it, and by a search."""
     store = SqliteVectorStore(path, "model")
-    store.put({"a": "", "b": "x"}, [[0, 0], [1, 0]])
-    assert store.search([1, 0], 5, {"a", "b"}) == [("b", 1.0), ("a", 0.0)]
+    store.put({"a": "text"}, [[1, 0]])
+    with pytest.raises(StoreError):
+        store.put({"b": "x", "c": "y"}, [[0, 1], vector])
+    with pytest.raises(StoreError):
+        store.search(vector, 5, {"a"})
+    assert store.texts() == {"a": "text"}
+    assert store.search([1, 0], 5, {"a", "b", "c"}) == [("a", 1.0)]
     store.close()
 
 
-@pytest.mark.parametrize("damage", ["not SQLite", "newer version"])
+@pytest.mark.parametrize(
+    "blob",
+    [
+        b"",
+        b"odd",
+        np.asarray([math.nan, 1], "<f4").tobytes(),
+        np.asarray([math.inf, 1], "<f4").tobytes(),
+        np.zeros(2, "<f4").tobytes(),
+        np.ones(3, "<f4").tobytes(),
+    ],
+)
+def test_a_damaged_vector_is_removed(
+    path: Path, blob: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its text is not stored any more, so the next sync embeds it again."""
+    store = SqliteVectorStore(path, "model")
+    store.put({"a": "one", "b": "two", "c": "three"}, [[1, 0], [0, 1], [-1, 0]])
+    store.close()
+    with sqlite3.connect(path) as connection:
+        connection.execute("UPDATE entry SET vector = ? WHERE key = 'b'", (blob,))
+    connection.close()
+    store = SqliteVectorStore(path, "model")
+    assert store.texts() == {"a": "one", "c": "three"}
+    assert store.search([1, 0], 5, {"a", "b", "c"}) == [("a", 1.0), ("c", -1.0)]
+    store.put({"b": "two"}, [[0, 1]])
+    assert "Removing 1 damaged vectors" in caplog.text
+    store.close()
+
+
+def test_nothing_but_damaged_vectors(path: Path) -> None:
+    """All are removed, and vectors of any dimension can be stored."""
+    store = SqliteVectorStore(path, "model")
+    store.put({"a": "one", "b": "two"}, [[1, 0], [0, 1]])
+    store.close()
+    with sqlite3.connect(path) as connection:
+        connection.execute("UPDATE entry SET vector = x'010203'")
+    connection.close()
+    store = SqliteVectorStore(path, "model")
+    with pytest.raises(StoreEmpty):
+        store.search([1, 0], 5, {"a"})
+    assert store.texts() == {}
+    store.put({"a": "one"}, [[1, 0, 0]])
+    store.close()
+
+
+@pytest.mark.parametrize("damage", ["not SQLite", "newer version", "a table is gone"])
 def test_an_unreadable_file_is_renamed(
     path: Path, damage: str, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -104,6 +178,12 @@ def test_an_unreadable_file_is_renamed(
     path.parent.mkdir()
     if damage == "not SQLite":
         path.write_bytes(b"no database" * 1000)
+    elif damage == "a table is gone":
+        SqliteVectorStore(path, "model").close()
+        connection = sqlite3.connect(path)
+        connection.execute("DROP TABLE entry")
+        connection.commit()
+        connection.close()
     else:
         connection = sqlite3.connect(path)
         connection.execute("PRAGMA user_version = 99")
@@ -174,7 +254,7 @@ def test_an_older_file_is_migrated(path: Path, monkeypatch: pytest.MonkeyPatch) 
     later = (*sqlite._STEPS, "ALTER TABLE entry ADD COLUMN seen REAL;")
     monkeypatch.setattr(sqlite, "_STEPS", (*later, "CREATE nonsense;"))
     connection = sqlite3.connect(path)
-    with pytest.raises(sqlite3.DatabaseError):
+    with pytest.raises(DamagedFile):
         sqlite._open(path)
     (version,) = connection.execute("PRAGMA user_version").fetchone()
     assert version == 2

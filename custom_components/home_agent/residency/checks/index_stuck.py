@@ -1,15 +1,17 @@
 """The issue "index_stuck": the exposed entities cannot be indexed."""
 
+from datetime import timedelta
 from typing import Final
 
 from homeassistant.core import callback
+from homeassistant.util import dt as dt_util
 
 from ...vector_db_manager import VectorDBManager
 from ..state import ModelResidency
 from .issues import clear_issue, raise_issue
 
-# Failed attempts in a row: with the pauses between them a quarter of an hour.
-_OFTEN: Final = 5
+# How long syncs must have failed: a server may be off for some minutes.
+_LONG: Final = timedelta(minutes=15)
 
 
 @callback
@@ -18,10 +20,10 @@ def check_index(residency: ModelResidency, manager: VectorDBManager) -> None:
 
     @callback
     def progressed() -> None:
-        progress = manager.progress
-        if not progress.failures:
+        progress = manager.sync.progress
+        if progress.failing_since is None:
             clear_issue("index_stuck", residency)
-        elif progress.failures >= _OFTEN:
+        elif dt_util.utcnow() - progress.failing_since >= _LONG:
             raise_issue(
                 "index_stuck",
                 residency,
@@ -30,4 +32,4 @@ def check_index(residency: ModelResidency, manager: VectorDBManager) -> None:
                 error=progress.error,
             )
 
-    residency.entry.async_on_unload(manager.progressed.add(progressed))
+    residency.entry.async_on_unload(manager.sync.progressed.add(progressed))

@@ -1,0 +1,1 @@
+"""Keep the index of an embedding subentry equal to the exposed entities."""

@@ -1,0 +1,133 @@
+"""When the index is made equal to the exposed entities, and when that is retried."""
+
+from datetime import timedelta
+import logging
+from typing import Final
+
+from homeassistant.core import CALLBACK_TYPE, HomeAssistant, callback
+from homeassistant.helpers import entity_registry as er
+from homeassistant.helpers.start import async_at_started
+
+from ..home.exposed import async_track_exposed_entities, is_exposed
+from ..servers.errors import (
+    CannotConnect,
+    ConnectionLost,
+    ModelServerError,
+    ServerBusy,
+    ServerTimedOut,
+)
+from ..vector_store.base import StoreClosed, StoreError
+from .background import RequestedWork
+from .index import Index
+from .sync import IndexSync
+
+_LOGGER = logging.getLogger(__name__)
+
+# Seconds from the first change to a sync: a renamed area changes many entities.
+SYNC_COOLDOWN: Final = 5.0
+# Seconds from hiding an entity to its removal from the index; needs no model server.
+REMOVAL_COOLDOWN: Final = 0.5
+# The wait after the first failed sync; it doubles with each further one, but not
+# while a server is away: that costs no more than an attempt to connect.
+RETRY_FIRST: Final = timedelta(minutes=1)
+RETRY_LAST: Final = timedelta(hours=1)
+_AWAY: Final = (CannotConnect, ConnectionLost, ServerBusy, ServerTimedOut)
+
+
+class IndexSchedule:
+    """Syncs the index after Home Assistant's start, after changes and failures."""
+
+    def __init__(self, hass: HomeAssistant, index: Index, sync: IndexSync) -> None:
+        """Do nothing until async_start."""
+        self._hass = hass
+        self._index = index
+        self._sync = sync
+        # Before all entities are there, a sync would remove those that are missing.
+        self._is_started = False
+        self._unsubscribe: list[CALLBACK_TYPE] = []
+        self._retry_in = RETRY_FIRST
+        self.syncs = RequestedWork(
+            hass, "sync the index", SYNC_COOLDOWN, self._async_sync
+        )
+        self._removals = RequestedWork(
+            hass, "remove from the index", REMOVAL_COOLDOWN, self._async_remove
+        )
+
+    @callback
+    def async_start(self) -> None:
+        """Keep the index up to date from Home Assistant's start until async_stop."""
+        self._unsubscribe = [
+            async_at_started(self._hass, self._async_on_started),
+            async_track_exposed_entities(self._hass, self._exposed_changed),
+        ]
+
+    async def async_stop(self) -> None:
+        """Stop tracking, and cancel what is running in the background."""
+        self._is_started = False
+        while self._unsubscribe:
+            self._unsubscribe.pop()()
+        await self.syncs.async_stop()
+        await self._removals.async_stop()
+
+    @callback
+    def request_sync(self) -> None:
+        """Sync once after SYNC_COOLDOWN, for all requests until then."""
+        if self._hass.is_running and self._is_started:
+            self.syncs.request()
+
+    async def _async_on_started(self, hass: HomeAssistant) -> None:
+        """Sync in the background as soon as all entities are there."""
+        self._is_started = True
+        self.request_sync()
+
+    @callback
+    def _exposed_changed(self) -> None:
+        """Schedule a sync, and the removal of entities that are hidden now."""
+        self.request_sync()
+        if self._is_started and self._index.current is not None:
+            self._removals.request()
+
+    async def _async_remove(self) -> None:
+        """Remove hidden and deleted entities, though no model server may be there."""
+        try:
+            await self._index.async_remove_unless(self._is_kept)
+        except StoreError as err:
+            _LOGGER.debug("Cannot remove from the index: %s", err.log_text)
+
+    @callback
+    def _is_kept(self, entity_id: str) -> bool:
+        """Return whether an entity is exposed, and not deleted.
+
+        One that is registered but has no state is being loaded again.
+        """
+        return is_exposed(self._hass, entity_id) and (
+            self._hass.states.get(entity_id) is not None
+            or er.async_get(self._hass).async_get(entity_id) is not None
+        )
+
+    async def _async_sync(self) -> None:
+        """Sync; after a failure, schedule another attempt."""
+        try:
+            await self._sync.async_run()
+        except StoreClosed:
+            _LOGGER.debug("The sync ended, since the index was closed")
+        except (ModelServerError, StoreError) as err:
+            self._schedule_retry(err.log_text, is_away=_is_away(err))
+        except Exception as err:
+            _LOGGER.exception("Unexpected error in a sync")
+            self._schedule_retry(type(err).__name__, is_away=False)
+        else:
+            self._retry_in = RETRY_FIRST
+
+    @callback
+    def _schedule_retry(self, log_text: str, *, is_away: bool) -> None:
+        """Schedule the attempt after a failed one."""
+        retry_in = RETRY_FIRST if is_away else self._retry_in
+        self._retry_in = min(2 * retry_in, RETRY_LAST)
+        _LOGGER.debug("The next sync is in %s, since: %s", retry_in, log_text)
+        self.syncs.request(retry_in.total_seconds())
+
+
+def _is_away(err: ModelServerError | StoreError) -> bool:
+    """Return whether a server cannot be reached now: the model's, or the store's."""
+    return isinstance(err, _AWAY) or isinstance(err.__cause__, _AWAY)

@@ -1,0 +1,1 @@
+"""Tests of custom_components/home_agent/index_sync."""
