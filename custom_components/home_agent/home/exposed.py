@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any
 
 from homeassistant.components import conversation
 from homeassistant.components.homeassistant.exposed_entities import (
@@ -31,13 +31,6 @@ from homeassistant.helpers import (
 )
 
 from .text import MAX_NAME_LENGTH, one_line
-
-_REGISTRY_EVENTS: Final[tuple[Any, ...]] = (
-    er.EVENT_ENTITY_REGISTRY_UPDATED,
-    dr.EVENT_DEVICE_REGISTRY_UPDATED,
-    ar.EVENT_AREA_REGISTRY_UPDATED,
-    fr.EVENT_FLOOR_REGISTRY_UPDATED,
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,37 +131,74 @@ def _area(hass: HomeAssistant, entry: er.RegistryEntry | None) -> ar.AreaEntry |
 
 
 @callback
+def _is_exposed_or_removed(hass: HomeAssistant, entity_id: str) -> bool:
+    """Return whether an entity is exposed; True if it is removed.
+
+    Home Assistant does not know any more whether a removed entity was exposed.
+    """
+    is_known = hass.states.get(entity_id) or er.async_get(hass).async_get(entity_id)
+    return not is_known or is_exposed(hass, entity_id)
+
+
+@callback
+def _is_renamed(data: EventStateChangedData) -> bool:
+    """Return whether an entity is new, removed, renamed or of another class."""
+    old, new = data["old_state"], data["new_state"]
+    return (
+        old is None
+        or new is None
+        or old.attributes.get(ATTR_FRIENDLY_NAME)
+        != new.attributes.get(ATTR_FRIENDLY_NAME)
+        or old.attributes.get(ATTR_DEVICE_CLASS)
+        != new.attributes.get(ATTR_DEVICE_CLASS)
+    )
+
+
+@callback
+def _is_moved(data: dr.EventDeviceRegistryUpdatedData) -> bool:
+    """Return whether a device may be in another area than before.
+
+    A device without an area of its own is in that of its parent.
+    """
+    return data["action"] == "update" and bool(
+        data["changes"].keys() & {"area_id", "parent_device_id"}
+    )
+
+
+@callback
 def async_track_exposed_entities(
     hass: HomeAssistant, changed: Callable[[], None]
 ) -> CALLBACK_TYPE:
     """Call changed whenever the exposed entities or their names may have changed.
 
     changed may be called when nothing of an ExposedEntity is different, and often in
-    a short time. Return a function that ends the calls.
+    a short time, but not for changes of entities that are not exposed. Return a
+    function that ends the calls.
     """
 
     @callback
-    def registry_changed(event: Event[Any]) -> None:
+    def call_changed(event: Event[Any]) -> None:
         changed()
 
     @callback
-    def is_renamed(data: EventStateChangedData) -> bool:
-        """Return whether an entity is new, removed, renamed or of another class."""
-        old, new = data["old_state"], data["new_state"]
-        return (
-            old is None
-            or new is None
-            or old.attributes.get(ATTR_FRIENDLY_NAME)
-            != new.attributes.get(ATTR_FRIENDLY_NAME)
-            or old.attributes.get(ATTR_DEVICE_CLASS)
-            != new.attributes.get(ATTR_DEVICE_CLASS)
-        )
+    def is_of_exposed_entity(data: er.EventEntityRegistryUpdatedData) -> bool:
+        return _is_exposed_or_removed(hass, data["entity_id"])
 
+    @callback
+    def is_renamed(data: EventStateChangedData) -> bool:
+        return _is_renamed(data) and _is_exposed_or_removed(hass, data["entity_id"])
+
+    listen = hass.bus.async_listen
     unsubscribe = [
-        *(hass.bus.async_listen(event, registry_changed) for event in _REGISTRY_EVENTS),
-        hass.bus.async_listen(
-            EVENT_STATE_CHANGED, registry_changed, event_filter=is_renamed
+        listen(ar.EVENT_AREA_REGISTRY_UPDATED, call_changed),
+        listen(fr.EVENT_FLOOR_REGISTRY_UPDATED, call_changed),
+        listen(dr.EVENT_DEVICE_REGISTRY_UPDATED, call_changed, event_filter=_is_moved),
+        listen(
+            er.EVENT_ENTITY_REGISTRY_UPDATED,
+            call_changed,
+            event_filter=is_of_exposed_entity,
         ),
+        listen(EVENT_STATE_CHANGED, call_changed, event_filter=is_renamed),
         async_listen_entity_updates(hass, conversation.DOMAIN, changed),
     ]
 
