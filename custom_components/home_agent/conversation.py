@@ -65,7 +65,6 @@ class HomeAgentConversationEntity(conversation.ConversationEntity):
         self._llm_api = AgentAPI(hass, config, tools) if api_ids or tools else None
         self._prefix = Prefix(hass, self._llm_api, self._prompt)
         self._primer = entry.runtime_data.primers[subentry.subentry_id]
-        self._primer.make_prefix = self._prefix.async_make
         self._attr_unique_id = subentry.subentry_id
         self._attr_device_info = device_info(entry, subentry)
         # The search tool comes with the Assist API.
@@ -89,6 +88,14 @@ class HomeAgentConversationEntity(conversation.ConversationEntity):
         self._prefix.agent_id = self.entity_id
         if (extra := await self.async_get_last_extra_data()) is not None:
             self._prefix.restore(extra.as_dict())
+        # Not for an agent that the user has disabled: it is not added.
+        self._primer.make_prefix = self._prefix.async_make
+
+    @override
+    async def async_will_remove_from_hass(self) -> None:
+        """End the priming of an agent that the user disables."""
+        self._primer.make_prefix = None
+        await super().async_will_remove_from_hass()
 
     @property
     @override

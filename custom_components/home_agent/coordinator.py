@@ -20,10 +20,15 @@ from .servers.session import async_get_session
 _LOGGER = logging.getLogger(__name__)
 
 POLL_INTERVAL: Final = timedelta(minutes=1)
+# A server that does not answer is polled more often: its models are loaded again as
+# soon as it is back. An attempt to connect costs little, and only one runs at a time.
+AWAY_INTERVAL: Final = timedelta(seconds=10)
 # A server unloads a model a moment after its keep_alive or an unload request.
 UNLOAD_DELAY: Final = timedelta(seconds=2)
 # Seconds from a request to the poll that follows it: one turn may send several.
 REQUEST_COOLDOWN: Final = 0.5
+# How long a model that the server is unloading is polled for every REQUEST_COOLDOWN.
+UNLOADING_POLLS: Final = timedelta(seconds=10)
 
 type LoadedModels = tuple[LoadedModel, ...]
 
@@ -33,8 +38,9 @@ class ServerCoordinator(DataUpdateCoordinator[LoadedModels | None]):
 
     A server that reports its loaded models is polled each minute, when a model is due
     to be unloaded, and after requests of Home Agent; another server is contacted once.
-    No server counts a poll as a use of a model. Listeners are called when the loaded
-    models or the availability have changed, and after each poll that follows a request.
+    A server that does not answer is polled every AWAY_INTERVAL. No server counts a
+    poll as a use of a model. Listeners are called when the loaded models or the
+    availability have changed, and after each poll that follows a request.
     """
 
     config_entry: ConfigEntry[Any]
@@ -110,7 +116,11 @@ class ServerCoordinator(DataUpdateCoordinator[LoadedModels | None]):
         return self._server
 
     async def async_refresh_if_older_than(self, time: datetime) -> None:
-        """Poll the server unless it has answered a poll after the given time."""
+        """Poll the server unless it has answered a poll after the given time.
+
+        A poll from before the end of the last request does not count.
+        """
+        time = max(time, self._request_ended_at)
         if self.updated_at is None or self.updated_at <= time:
             await self.async_refresh()
 
@@ -125,10 +135,15 @@ class ServerCoordinator(DataUpdateCoordinator[LoadedModels | None]):
         """Poll the server, and call the listeners in any case.
 
         What they derive from running requests has changed, even if the models in
-        memory have not.
+        memory have not. Poll again soon while the server lists a model whose time is
+        over: it is being unloaded, or another client uses it.
         """
         await self.async_refresh()
         self.async_update_listeners()
+        is_unloading = any(model.is_busy for model in self.data or ())
+        since = dt_util.utcnow() - self._request_ended_at
+        if self.last_update_success and is_unloading and since < UNLOADING_POLLS:
+            self._after_request.async_schedule_call()
 
     @override
     async def _async_update_data(self) -> LoadedModels | None:
@@ -147,6 +162,8 @@ class ServerCoordinator(DataUpdateCoordinator[LoadedModels | None]):
         except ModelServerError as err:
             self.updated_at = None
             is_key_refused = isinstance(err, InvalidAuth)
+            if not is_key_refused:
+                self.update_interval = AWAY_INTERVAL
             if is_key_refused and not self._is_key_refused:
                 self._ask_for_key()
             self._is_key_refused = is_key_refused

@@ -55,6 +55,11 @@ async def poll(hass: HomeAssistant) -> None:
     await settle(hass)
 
 
+async def unload(hass: HomeAssistant) -> None:
+    """Unload all models, as a user or a blueprint does."""
+    await hass.services.async_call(DOMAIN, "unload_model", {}, blocking=True)
+
+
 async def prepare(hass: HomeAssistant) -> None:
     """Begin to speak."""
     await conversation.async_prepare_agent(hass, "conversation.agent", "en")
@@ -208,7 +213,7 @@ async def test_it_is_primed_again_when_the_prompt_changes(
     home.states.async_set("device_tracker.three", "home")
     await expose()
     assert len(ollama.sent("/api/chat")) == 2
-    ollama.memory.unload(PRIMARY)
+    await unload(home)
     await poll(home)
     await expose("four")
     assert len(ollama.sent("/api/chat")) == 2
@@ -275,7 +280,7 @@ async def test_speech_hides_the_load(
     """A load of 5 s, while somebody speaks for 5 s."""
     await make_entry(ollama.url, conversation={**WARM, "llm_keep_alive": "5m"})
     await settle(home)
-    ollama.memory.unload(PRIMARY)
+    await unload(home)
     await poll(home)
     ollama.load_seconds = 5
     ollama.requests.clear()
@@ -321,8 +326,7 @@ async def test_prepare_loads_the_embedding_model_too(
     """The search tool will ask it; the external LLM may not be needed."""
     await make_entry(ollama.url, **ALL)
     await settle(home)
-    for name in (PRIMARY, EXTERNAL, EMBEDDING):
-        ollama.memory.unload(name)
+    await unload(home)
     await poll(home)
     await prepare(home)
     assert sorted(ollama.memory.residents) == [PRIMARY, EMBEDDING]

@@ -231,8 +231,18 @@ def test_repairs_have_texts() -> None:
     assert reported == {key.removesuffix("_by_hand") for key in TEXTS["issues"]}
     known = {
         *("cold_starts", "error", "held", "host", "indexed", "keep_alive", "limit"),
-        *("minutes", "model", "num_ctx", "others", "seconds", "times", "title"),
-        *("tokens", "total"),
+        *(
+            "kept",
+            "minutes",
+            "model",
+            "models",
+            "num_ctx",
+            "others",
+            "seconds",
+            "times",
+            "title",
+        ),
+        *("tokens", "total", "waiting"),
     }
     for issue in TEXTS["issues"].values():
         assert ("description" in issue) is not ("fix_flow" in issue)

@@ -18,7 +18,7 @@ from ..servers.messages import (
     text_length,
 )
 from ..servers.retry import async_may_retry
-from .role import ModelRole
+from .role import ModelRole, Role
 from .turn_record import TurnRecord
 from .use import PromptSized
 
@@ -48,7 +48,10 @@ class Turn:
     def __enter__(self) -> Self:
         """Count the turn as running."""
         if not self._depth:
-            self._use.begin_turn()
+            # Indexing does not interrupt priming: it waits until that has ended.
+            self._use.begin_turn(
+                interrupts_priming=self._role.role is not Role.EMBEDDING
+            )
         self._depth += 1
         return self
 

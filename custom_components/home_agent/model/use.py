@@ -1,6 +1,7 @@
 """State shared by all roles that use the same model on the same server."""
 
 import asyncio
+from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -17,6 +18,7 @@ from homeassistant.util.hass_dict import HassKey
 from ..const import DOMAIN
 from ..servers.address import server_id
 from .listeners import Listeners
+from .server_use import ServerUse
 from .token_estimate import TokenEstimate
 from .turn_record import TurnRecord
 from .use_history import UseHistory
@@ -62,13 +64,15 @@ class ModelUse:
     of them that only load the model, running_turns the turns. primed_prefix is the
     key of the prompt prefix that the server evaluated last, None if that is not known.
     unload_requested says that Home Agent itself asked the server to unload the model.
-    load_lock is held while the model is loaded or primed, so that two callers do not
+    load_lock is held while the model is loaded or unloaded, so that two callers do not
     load it twice. context_length is the context that the server reports, in tokens.
     last_ended is when the last request ended, last_subentry_id whose turn ended last.
+    server is shared by all models on the same server.
     """
 
     history: UseHistory = field(default_factory=UseHistory)
     token_estimate: TokenEstimate = field(default_factory=TokenEstimate)
+    server: ServerUse = field(default_factory=ServerUse)
     users: list[ModelUser] = field(default_factory=list)
     running_requests: int = 0
     loading_requests: int = 0
@@ -103,10 +107,13 @@ class ModelUse:
         return remove
 
     @callback
-    def begin_turn(self) -> None:
-        """Count a turn as running."""
+    def begin_turn(self, *, interrupts_priming: bool = True) -> None:
+        """Count a turn as running; by default, interrupt priming on its server."""
         self.running_turns += 1
         self.idle.clear()
+        self.server.begin_turn()
+        if interrupts_priming:
+            self.server.interrupt_priming()
 
     @callback
     def end_turn(self) -> None:
@@ -114,6 +121,14 @@ class ModelUse:
         self.running_turns -= 1
         if not self.running_turns:
             self.idle.set()
+        self.server.end_turn()
+
+    @callback
+    def request_unload(self) -> None:
+        """Note that Home Agent unloads the model, and stop priming on its server."""
+        self.unload_requested = True
+        self.primed_prefix = None
+        self.server.interrupt_priming()
 
     @contextmanager
     def count_request(self, *, only_loads: bool = False) -> Iterator[None]:
@@ -138,6 +153,7 @@ class ModelUses:
     def __init__(self, hass: HomeAssistant) -> None:
         """Create an empty registry."""
         self._uses: dict[str, ModelUse] = {}
+        self._servers: defaultdict[str, ServerUse] = defaultdict(ServerUse)
         self._store: Store[dict[str, Any]] = Store(hass, STORAGE_VERSION, STORAGE_KEY)
 
     async def async_load(self) -> None:
@@ -151,9 +167,12 @@ class ModelUses:
         for key, data in stored.items() if isinstance(stored, dict) else ():
             # Earlier versions stored the address as the user typed it.
             root, _, model = key.partition(" ")
+            root = server_id(root)
             try:
-                self._uses[f"{server_id(root)} {model}"] = ModelUse(
-                    UseHistory.from_dict(data), TokenEstimate(data[_ESTIMATE_KEY])
+                self._uses[f"{root} {model}"] = ModelUse(
+                    UseHistory.from_dict(data),
+                    TokenEstimate(data[_ESTIMATE_KEY]),
+                    self._servers[root],
                 )
             except (KeyError, TypeError, ValueError, AttributeError) as err:
                 _LOGGER.warning(
@@ -165,12 +184,16 @@ class ModelUses:
     @callback
     def async_get(self, url: str, model: str) -> ModelUse:
         """Return the use of a model on the server at url; make it if there is none."""
-        return self._uses.setdefault(f"{server_id(url)} {model}", ModelUse())
+        root = server_id(url)
+        return self._uses.setdefault(
+            f"{root} {model}", ModelUse(server=self._servers[root])
+        )
 
     async def async_wait_until_idle(self, url: str, own: ModelUse) -> None:
-        """Wait until no other model of the server at url is running a turn.
+        """Wait until no other model of the server at url runs a turn or is primed.
 
-        Return after MAX_WAIT_FOR_IDLE seconds at the latest.
+        The wait for turns ends after MAX_WAIT_FOR_IDLE seconds; priming waits for
+        nothing but its own request, which has a timeout.
         """
         root = f"{server_id(url)} "
         others = [
@@ -183,6 +206,7 @@ class ModelUses:
                 async with asyncio.timeout(MAX_WAIT_FOR_IDLE):
                     for use in others:
                         await use.idle.wait()
+        await own.server.async_wait_until_primed()
 
     @callback
     def save_soon(self) -> None:

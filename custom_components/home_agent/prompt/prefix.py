@@ -19,7 +19,7 @@ _ANY_QUESTION: Final[ChatMessage] = {"role": "user", "content": "."}
 def prefix_key(messages: Sequence[ChatMessage], tools: Sequence[ToolSpec]) -> int:
     """Return a key that differs for prefixes that differ."""
     system = messages[0]["content"] if messages else ""
-    return hash((system, tuple((tool["name"], tool["description"]) for tool in tools)))
+    return hash((system, repr(tools)))
 
 
 class Prefix:

@@ -9,10 +9,11 @@ from homeassistant.core import HomeAssistant
 
 
 class SharedTask:
-    """One background task of an entry, shared by all that ask for it meanwhile.
+    """One background task of an entry, shared by all callers while it runs.
 
     Hanging up would end the load of a model, so a caller that is cancelled does not
-    cancel the task.
+    cancel the task. The entry cancels the task when it is unloaded, which does not
+    cancel the callers.
     """
 
     def __init__(self, hass: HomeAssistant, entry: ConfigEntry[Any], name: str) -> None:
@@ -23,9 +24,12 @@ class SharedTask:
         self._task: asyncio.Task[None] | None = None
 
     async def async_run(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
-        """Run work, or wait for the work that runs already."""
+        """Run work, or wait for the work that runs already; raise what it raises."""
         if self._task is None or self._task.done():
             self._task = self._entry.async_create_background_task(
                 self._hass, work(), self._name
             )
-        await asyncio.shield(self._task)
+        task = self._task
+        await asyncio.wait([task])
+        if not task.cancelled():
+            task.result()

@@ -97,16 +97,21 @@ class ModelLoader:
             return await self._async_load(self.load_keep_alive, reason)
 
     async def async_unload(self) -> None:
-        """Unload the model.
+        """Unload the model, after a load of it that runs.
 
         Raise a ModelServerError if the server fails, NotSupported if it cannot unload.
         """
         server = await self._role.server()
-        _LOGGER.debug("Unloading %s: requested", self._role.model)
-        await server.unload(self._role.model)
-        self._use.unload_requested = True
-        self._use.primed_prefix = None
-        self.residency.coordinator.async_request_ended()
+        async with self._use.load_lock:
+            _LOGGER.debug("Unloading %s: requested", self._role.model)
+            # Before the request, so that no priming loads the model after it.
+            self._use.request_unload()
+            try:
+                await server.unload(self._role.model)
+            except HomeAssistantError:
+                self._use.unload_requested = False
+                raise
+            self.residency.coordinator.async_request_ended()
 
     async def async_pull(self) -> AsyncGenerator[float]:
         """Let the server download the model; yield the downloaded fraction, 0 to 1.

@@ -6,13 +6,14 @@ begins with the same prompt is answered sooner.
 
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
+from datetime import datetime
 import logging
 from time import monotonic
 from typing import Final
 
-from homeassistant.core import callback
+from homeassistant.core import CALLBACK_TYPE, callback
 from homeassistant.exceptions import HomeAssistantError
-from homeassistant.helpers.debounce import Debouncer
+from homeassistant.helpers.event import async_call_later
 
 from ..home.exposed import async_track_exposed_entities
 from ..model.use import PromptSized
@@ -39,7 +40,8 @@ class Primer:
 
         make_prefix is called with a language, or None for that of the last user, and
         returns the messages and tools that a conversation begins with. It raises
-        HomeAssistantError if it cannot make them.
+        HomeAssistantError if it cannot make them. It is None while the user has
+        disabled the agent.
         """
         self.make_prefix: MakePrefix | None = None
         self.loader = loader
@@ -48,20 +50,13 @@ class Primer:
         self._use = loader.residency.use
         hass, entry = self._residency.hass, self._residency.entry
         self._preparing = SharedTask(hass, entry, f"prepare {self._role.model}")
-        self._debouncer = Debouncer(
-            hass,
-            _LOGGER,
-            cooldown=PREFIX_COOLDOWN,
-            immediate=False,
-            function=self._async_prime_if_loaded,
-            background=True,
-        )
+        self._cancel_scheduled: CALLBACK_TYPE | None = None
 
     @callback
     def async_start(self) -> None:
         """Prime again whenever that is needed, until the entry is unloaded."""
         for stop in (
-            self._debouncer.async_shutdown,
+            self._unschedule,
             async_track_exposed_entities(self._residency.hass, self._schedule),
             self._residency.event_occurred.add(self._event_occurred),
         ):
@@ -76,11 +71,12 @@ class Primer:
 
         async def prepare() -> None:
             """Only log a failure: the request that follows reports it."""
-            if not self.loader.prepares:
+            if not self.loader.prepares or self.make_prefix is None:
                 return
             try:
                 await self.loader.async_load_if_needed("a question is being asked")
-                await self.async_prime(language)
+                if not await self._async_try_to_prime(language):
+                    self._schedule()
             except HomeAssistantError as err:
                 _LOGGER.debug("Cannot prepare %s: %s", self._role.model, err)
 
@@ -89,13 +85,19 @@ class Primer:
     async def async_prime(self, language: str | None = None) -> None:
         """Let the server evaluate the prompt of the agent, unless it already has.
 
-        Wait until no turn of the model runs: a turn evaluates its own prompt. Raise
+        Wait until no turn runs on the server. A turn that begins meanwhile
+        interrupts the priming, which is repeated after the turn. Raise
         a ModelServerError if the server fails, HomeAssistantError if the prompt
         cannot be made.
         """
-        if self.make_prefix is None:
-            return
-        messages, tools = await self.make_prefix(language)
+        while not await self._async_try_to_prime(language):
+            await self._use.server.idle.wait()
+
+    async def _async_try_to_prime(self, language: str | None) -> bool:
+        """Prime the model unless turns run; return False if a turn prevented it."""
+        if self._use.server.running_turns:
+            return False
+        messages, tools = await self._async_make_prefix(language)
         characters = text_length(messages, tools)
         self._use.prompt_sized.notify(
             PromptSized(
@@ -104,13 +106,37 @@ class Primer:
             )
         )
         key = prefix_key(messages, tools)
-        async with self._use.load_lock:
-            await self._use.idle.wait()
-            if self._use.primed_prefix == key:
-                _LOGGER.debug("The prompt of %s is primed already", self._role.model)
-                return
-            await self._async_evaluate(messages, tools, characters)
-            self._use.primed_prefix = key
+        try:
+            async with self._use.server.priming():
+                if self._use.server.running_turns:
+                    return False
+                if self._use.unload_requested or self._use.primed_prefix == key:
+                    _LOGGER.debug(
+                        "No need to prime %s: it is primed or unloaded",
+                        self._role.model,
+                    )
+                    return True
+                self._use.primed_prefix = None
+                await self._async_evaluate(messages, tools, characters)
+                self._use.primed_prefix = key
+        except TimeoutError:
+            return False
+        return True
+
+    async def _async_make_prefix(self, language: str | None) -> Prefix:
+        """Return the prompt of the agent; raise HomeAssistantError if that fails."""
+        if self.make_prefix is None:
+            raise HomeAssistantError("The agent is disabled")
+        try:
+            return await self.make_prefix(language)
+        except HomeAssistantError:
+            raise
+        except Exception as err:
+            # The tools and the prompt of an LLM API are code of its integration.
+            _LOGGER.exception(
+                "Unexpected error in the prompt of %s", self._residency.subentry.title
+            )
+            raise HomeAssistantError(f"{type(err).__name__} in its prompt") from err
 
     async def _async_evaluate(
         self, messages: list[ChatMessage], tools: list[ToolSpec], characters: int
@@ -135,20 +161,54 @@ class Primer:
 
     @callback
     def _event_occurred(self, event: ResidencyEvent) -> None:
-        """Prime the model after it was loaded."""
+        """Prime the model after it was loaded, not after it was unloaded."""
         if event is ResidencyEvent.LOADED:
             self._schedule()
+        else:
+            self._unschedule()
 
     @callback
     def _schedule(self) -> None:
-        """Prime after PREFIX_COOLDOWN seconds, once for all changes in that time."""
-        if self.loader.keeps_ready and self._residency.hass.is_running:
-            self._debouncer.async_schedule_call()
+        """Prime after PREFIX_COOLDOWN seconds, once for all changes in that time.
+
+        A change while the model is primed schedules another priming.
+        """
+        hass = self._residency.hass
+        if (
+            self._cancel_scheduled is None
+            and self.make_prefix is not None
+            and self.loader.keeps_ready
+            and hass.is_running
+        ):
+            self._cancel_scheduled = async_call_later(
+                hass, PREFIX_COOLDOWN, self._start_scheduled
+            )
+
+    @callback
+    def _unschedule(self) -> None:
+        """Cancel the priming that is scheduled."""
+        if self._cancel_scheduled is not None:
+            self._cancel_scheduled()
+            self._cancel_scheduled = None
+
+    @callback
+    def _start_scheduled(self, _now: datetime) -> None:
+        """Prime in a task that ends with the entry."""
+        self._cancel_scheduled = None
+        self._residency.entry.async_create_background_task(
+            self._residency.hass,
+            self._async_prime_if_loaded(),
+            f"prime {self._role.model}",
+        )
 
     async def _async_prime_if_loaded(self) -> None:
         """Prime the model if it is loaded; do not load it for this."""
+        is_done = False
         try:
-            if await self.loader.async_is_loaded():
-                await self.async_prime()
+            while not is_done:
+                await self._use.server.idle.wait()
+                if not await self.loader.async_is_loaded():
+                    return
+                is_done = await self._async_try_to_prime(None)
         except HomeAssistantError as err:
             _LOGGER.debug("Cannot prime %s: %s", self._role.model, err)

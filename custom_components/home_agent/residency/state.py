@@ -45,7 +45,9 @@ class ModelResidency:
     """The model of one role in the memory of its server.
 
     changed is notified when the state may have changed, event_occurred when the model
-    was loaded or unloaded between two polls.
+    was loaded or unloaded between two polls. was_pushed_out says that the model is not
+    loaded any more, although its keep_alive was not over and Home Agent did not unload
+    it; on a server without keep_alive, that Home Agent did not unload it.
     """
 
     def __init__(
@@ -75,6 +77,7 @@ class ModelResidency:
             self.keep_alive = KeepAlive.parse(default_keep_alive(key))
         self._previous: LoadedModel | None = None
         self._was_polled = False
+        self.was_pushed_out = False
         self.changed = Listeners[()]()
         self.event_occurred = Listeners[ResidencyEvent]()
 
@@ -110,7 +113,11 @@ class ModelResidency:
             return ResidencyState.LOADING if is_running else ResidencyState.UNLOADED
         if model.is_loading:
             return ResidencyState.LOADING
-        if model.is_busy or self.use.running_requests > self.use.loading_requests:
+        if self.use.running_requests > self.use.loading_requests:
+            return ResidencyState.BUSY
+        # The server may still list a model for a moment that it is unloading.
+        is_unloading = self.use.unload_requested or self.keep_alive.nanoseconds == 0
+        if model.is_busy and not is_unloading:
             return ResidencyState.BUSY
         return ResidencyState.LOADED
 
@@ -166,14 +173,19 @@ class ModelResidency:
         is_first, self._was_polled = not self._was_polled, True
         if previous is None and model is not None:
             self.use.unload_requested = False
+            self.was_pushed_out = False
             if not is_first:
                 self.event_occurred.notify(ResidencyEvent.LOADED)
         elif previous is not None and model is None:
             self.use.primed_prefix = None
-            event = ResidencyEvent.EVICTED
-            if self.use.unload_requested or self._was_due(previous):
-                event = ResidencyEvent.UNLOADED
-            self.event_occurred.notify(event)
+            was_due = self.use.unload_requested or self._was_due(previous)
+            follows_keep_alive = ServerCapability.KEEP_ALIVE in self.capabilities
+            self.was_pushed_out = not (
+                was_due if follows_keep_alive else self.use.unload_requested
+            )
+            self.event_occurred.notify(
+                ResidencyEvent.UNLOADED if was_due else ResidencyEvent.EVICTED
+            )
 
     def _was_due(self, model: LoadedModel) -> bool:
         """Return whether an unload was expected.

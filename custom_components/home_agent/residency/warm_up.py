@@ -2,6 +2,8 @@
 
 import asyncio
 from collections.abc import Coroutine, Iterable
+from contextlib import suppress
+from datetime import datetime, timedelta
 import logging
 from typing import Any, Final
 
@@ -9,18 +11,31 @@ from homeassistant.config_entries import ConfigEntry
 from homeassistant.core import HomeAssistant, callback
 from homeassistant.exceptions import HomeAssistantError
 from homeassistant.helpers.start import async_at_started
+from homeassistant.util import dt as dt_util
 
-from ..coordinator import ServerCoordinator
+from ..coordinator import AWAY_INTERVAL, ServerCoordinator
 from ..model.role import Role
+from ..servers.base import ServerCapability
 from ..servers.errors import ModelNotFound, ModelServerError
 from .checks.model_missing import check_model_missing
+from .checks.models_do_not_fit import (
+    clear_models_do_not_fit,
+    is_known_not_to_fit,
+    report_models_do_not_fit,
+)
 from .loader import ModelLoader
 from .primer import Primer
+from .state import ResidencyEvent
 
 _LOGGER = logging.getLogger(__name__)
 
 # The model that answers every question is loaded first.
 _ORDER: Final = (Role.LLM, Role.EMBEDDING, Role.EXTERNAL_LLM)
+# After a longer outage a server with an empty memory counts as restarted: more than
+# one poll was lost.
+LONG_OUTAGE: Final = 1.5 * AWAY_INTERVAL
+# The least time between two restarts that were noticed by nothing but a lost model.
+UNNOTICED_RESTART_PAUSE: Final = timedelta(hours=1)
 
 
 class WarmUp:
@@ -41,15 +56,40 @@ class WarmUp:
         self._loaders = sorted(
             loaders, key=lambda loader: _ORDER.index(loader.residency.role.role)
         )
-        self._primers = list(primers)
-        self._was_available = True
+        self._primers = {primer.loader: primer for primer in primers}
+        self._lock = asyncio.Lock()
+        # Whether the last warm-up has loaded all that it was to load.
+        self._is_warm = False
+        self._away_since: datetime | None = None
+        self._loaded_before: list[ModelLoader] = []
+        self._last_unnoticed_restart: datetime | None = None
+
+    @property
+    def _kept_ready(self) -> list[ModelLoader]:
+        """Return the loaders of the models to keep ready, by priority.
+
+        The model of an agent that the user has disabled is none of them.
+        """
+        return [
+            loader
+            for loader in self._loaders
+            if loader.keeps_ready and self._is_enabled(loader)
+        ]
+
+    def _is_enabled(self, loader: ModelLoader) -> bool:
+        """Return whether the user has not disabled the agent of a model, if any."""
+        primer = self._primers.get(loader)
+        return primer is None or primer.make_prefix is not None
 
     @callback
     def async_start(self) -> None:
-        """Warm up now, and whenever the server is available again."""
+        """Warm up now, and whenever the server has been restarted."""
         for loader in self._loaders:
             loader.residency.async_start()
-        for primer in self._primers:
+            self._entry.async_on_unload(
+                loader.residency.event_occurred.add(self._event_occurred)
+            )
+        for primer in self._primers.values():
             primer.async_start()
         self._entry.async_on_unload(
             self._coordinator.async_add_listener(self._server_changed)
@@ -61,16 +101,70 @@ class WarmUp:
         await self._coordinator.async_refresh()
         for loader in self._loaders:
             loader.residency.async_store_server_kind()
-        await self._async_warm_up()
+        if self._coordinator.last_update_success:
+            await self._async_warm_up()
 
     @callback
     def _server_changed(self) -> None:
-        """Warm up if the server is available again."""
-        is_available = self._coordinator.last_update_success
-        if is_available and not self._was_available:
-            _LOGGER.debug("%s is available again", self._coordinator.name)
-            self._in_background(self._async_warm_up())
-        self._was_available = is_available
+        """Warm up if the server is back and was restarted meanwhile."""
+        if not self._coordinator.last_update_success:
+            if self._away_since is None:
+                self._away_since = dt_util.utcnow()
+                self._loaded_before = self._in_memory()
+            return
+        if self._away_since is not None:
+            if self._was_restarted(dt_util.utcnow() - self._away_since):
+                _LOGGER.debug("%s is back after a restart", self._coordinator.name)
+                for loader in self._loaders:
+                    loader.residency.use.primed_prefix = None
+                self._in_background(self._async_warm_up())
+            self._away_since = None
+        kept, in_memory = self._kept_ready, self._in_memory()
+        if all(loader in in_memory for loader in kept):
+            clear_models_do_not_fit(loader.residency for loader in kept)
+
+    def _in_memory(self) -> list[ModelLoader]:
+        """Return the loaders of the models in memory, as of the last good poll."""
+        return [
+            loader
+            for loader in self._loaders
+            if (model := loader.residency.loaded) and not model.is_loading
+        ]
+
+    def _was_restarted(self, away: timedelta) -> bool:
+        """Return whether a server that is back was probably restarted.
+
+        One lost poll is not enough, unless models are gone before their time: what
+        the user has unloaded, or what has expired, is not loaded again for that.
+        """
+        if not self._is_warm:
+            return True
+        if ServerCapability.UNLOAD not in self._coordinator.capabilities:
+            # Its models are always in memory; what they have evaluated is not known.
+            return True
+        if self._in_memory():
+            return False
+        return away > LONG_OUTAGE or any(
+            loader.residency.was_pushed_out for loader in self._loaded_before
+        )
+
+    @callback
+    def _event_occurred(self, event: ResidencyEvent) -> None:
+        """Warm up if the server was restarted between two polls.
+
+        Then a model is gone before its time, and no other has taken its place. That
+        also happens if another client unloads the only model in memory, so it is
+        not done more often than every UNNOTICED_RESTART_PAUSE.
+        """
+        is_lost = event is ResidencyEvent.EVICTED and not self._coordinator.data
+        if not is_lost or self._away_since is not None:
+            return
+        now, last = dt_util.utcnow(), self._last_unnoticed_restart
+        if last is not None and now - last < UNNOTICED_RESTART_PAUSE:
+            return
+        self._last_unnoticed_restart = now
+        _LOGGER.debug("%s seems to have been restarted", self._coordinator.name)
+        self._in_background(self._async_warm_up())
 
     @callback
     def _in_background(self, work: Coroutine[Any, Any, None]) -> None:
@@ -80,23 +174,70 @@ class WarmUp:
         )
 
     async def _async_warm_up(self) -> None:
-        """Load the models one after the other, then prime those that are loaded."""
-        ready = [loader for loader in self._loaders if await self._async_load(loader)]
-        await async_started(self._hass)
-        for primer in self._primers:
-            if primer.loader in ready:
-                await self._async_prime(primer)
+        """Load the models one after the other, each before the next is loaded.
+
+        The model that answers is first, and is primed before the next is loaded. If
+        a model does not fit in memory next to those before it, it is not loaded, nor
+        are those after it.
+        """
+        async with self._lock:
+            self._is_warm = True
+            kept: list[ModelLoader] = []
+            wanted = [loader.residency for loader in self._kept_ready]
+            for loader in self._loaders:
+                if is_known_not_to_fit(loader.residency, wanted):
+                    _LOGGER.debug(
+                        "Not loading %s: it does not fit in memory with %s",
+                        loader.residency.role.model,
+                        ", ".join(other.residency.role.model for other in kept),
+                    )
+                    return
+                if not await self._async_load(loader):
+                    continue
+                if lost := [other for other in kept if other.residency.was_pushed_out]:
+                    await self._async_make_room(loader, lost)
+                    return
+                await self._async_prime(loader)
+                kept.append(loader)
+
+    async def _async_make_room(
+        self, loader: ModelLoader, lost: list[ModelLoader]
+    ) -> None:
+        """Unload a model that made the server unload others, and load those again."""
+        residency = loader.residency
+        _LOGGER.info(
+            "%s does not fit in the memory of %s with %s",
+            residency.role.model,
+            self._coordinator.name,
+            ", ".join(other.residency.role.model for other in lost),
+        )
+        wanted = self._kept_ready
+        position = wanted.index(loader)
+        report_models_do_not_fit(
+            residency,
+            kept=(other.residency for other in wanted[:position]),
+            waiting=(other.residency for other in wanted[position:]),
+            wanted=(other.residency for other in wanted),
+        )
+        with suppress(ModelServerError):
+            await loader.async_unload()
+        for other in lost:
+            if await self._async_load(other):
+                await self._async_prime(other)
 
     async def _async_load(self, loader: ModelLoader) -> bool:
-        """Load a model, log how long it took, and return whether to prime it."""
+        """Load a model, log how long it took, and return whether it is loaded."""
         residency = loader.residency
         model = residency.role.model
-        if not residency.may_be_warmed:
+        if not residency.may_be_warmed or not self._is_enabled(loader):
             return False
         try:
             await loader.async_check_model()
             check_model_missing(residency, None)
             if not loader.keeps_ready:
+                return False
+            if residency.use.unload_requested:
+                _LOGGER.debug("Not loading %s: the user has unloaded it", model)
                 return False
             seconds = await loader.async_load_if_needed("it is kept ready")
         except ModelNotFound as err:
@@ -105,18 +246,22 @@ class WarmUp:
             return False
         except ModelServerError as err:
             _LOGGER.warning("Cannot load %s: %s", model, err.log_text)
+            self._is_warm = False
             return False
         if seconds is not None:
             _LOGGER.info("Loaded %s in %.1f s", model, seconds)
         return True
 
-    async def _async_prime(self, primer: Primer) -> None:
-        """Prime a model; a failure is a warning."""
+    async def _async_prime(self, loader: ModelLoader) -> None:
+        """Prime a model once Home Assistant has started; a failure is a warning."""
+        if (primer := self._primers.get(loader)) is None:
+            return
+        await async_started(self._hass)
         try:
             await primer.async_prime()
         except HomeAssistantError as err:
             reason = err.log_text if isinstance(err, ModelServerError) else err
-            model = primer.loader.residency.role.model
+            model = loader.residency.role.model
             _LOGGER.warning("Cannot prime %s with its prompt: %s", model, reason)
 
 

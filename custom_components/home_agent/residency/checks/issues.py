@@ -10,9 +10,9 @@ from ...const import DOMAIN
 from ..state import ModelResidency
 
 DOCS: Final = "https://github.com/home-agent/home-agent/blob/main/docs/MODEL_MEMORY.md"
-# They rest on what happened in the past days; the others are seen again at once
+# They rest on what happened in the past; the others are seen again at once
 # after a restart, if they are still there.
-_PERSISTENT: Final = {"cadence", "pushed_out"}
+_PERSISTENT: Final = {"cadence", "models_do_not_fit", "pushed_out"}
 
 
 def issue_id(name: str, residency: ModelResidency) -> str:
