@@ -196,7 +196,7 @@ class ModelUses:
             key: use.history.as_dict()
             | {_ESTIMATE_KEY: use.token_estimate.characters_per_token}
             for key, use in self._uses.items()
-            if use.history.uses
+            if not use.history.is_empty
         }
 
 

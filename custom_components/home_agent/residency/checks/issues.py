@@ -1,10 +1,13 @@
 """The one place that raises and clears the repair issues of a model role."""
 
+from collections.abc import Callable
+from datetime import datetime, timedelta
 from typing import Any, Final
 
 from homeassistant.config_entries import ConfigEntry
 from homeassistant.core import HomeAssistant, callback
 from homeassistant.helpers import issue_registry as ir
+from homeassistant.helpers.event import async_track_time_interval
 
 from ...const import DOMAIN
 from ..state import ModelResidency
@@ -13,6 +16,8 @@ DOCS: Final = "https://github.com/home-agent/home-agent/blob/main/docs/MODEL_MEM
 # They rest on what happened in the past days; the others are seen again at once
 # after a restart, if they are still there.
 _PERSISTENT: Final = {"cadence", "pushed_out"}
+
+_HOUR: Final = timedelta(hours=1)
 
 
 def issue_id(name: str, residency: ModelResidency) -> str:
@@ -63,6 +68,22 @@ def raise_issue(
 def clear_issue(name: str, residency: ModelResidency) -> None:
     """Clear an issue of a role, if it is there."""
     ir.async_delete_issue(residency.hass, DOMAIN, issue_id(name, residency))
+
+
+@callback
+def check_hourly(residency: ModelResidency, check: Callable[[], None]) -> None:
+    """Call a check of a role each hour until its entry is unloaded.
+
+    What an issue says of the last day becomes untrue while nothing happens.
+    """
+
+    @callback
+    def check_now(_: datetime) -> None:
+        check()
+
+    residency.entry.async_on_unload(
+        async_track_time_interval(residency.hass, check_now, _HOUR)
+    )
 
 
 @callback
