@@ -16,6 +16,7 @@ from homeassistant.util.hass_dict import HassKey
 
 from ..const import DOMAIN
 from ..servers.address import server_id
+from ..servers.errors import ModelServerError
 from .listeners import Listeners
 from .token_estimate import TokenEstimate
 from .turn_record import TurnRecord
@@ -83,6 +84,9 @@ class ModelUse:
     users_changed: Listeners[()] = field(default_factory=Listeners[()])
     requests_changed: Listeners[()] = field(default_factory=Listeners[()])
     prompt_sized: Listeners[PromptSized] = field(default_factory=Listeners[PromptSized])
+    request_failed: Listeners[ModelServerError] = field(
+        default_factory=Listeners[ModelServerError]
+    )
     turn_ended: Listeners[TurnRecord] = field(default_factory=Listeners[TurnRecord])
 
     def __post_init__(self) -> None:
