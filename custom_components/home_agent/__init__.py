@@ -24,7 +24,10 @@ from .model.role import Role, merged_config, role_connection, subentry_role
 from .model.use import model_uses
 from .residency.checks import async_start_checks
 from .residency.checks.index_stuck import check_index
-from .residency.checks.issues import clear_issues_of_removed
+from .residency.checks.issues import (
+    async_clear_issues_of_disabled,
+    clear_issues_of_removed,
+)
 from .residency.loader import ModelLoader
 from .residency.primer import Primer
 from .residency.state import ModelResidency
@@ -54,6 +57,7 @@ CONFIG_SCHEMA = cv.config_entry_only_config_schema(DOMAIN)
 async def async_setup(hass: HomeAssistant, config: ConfigType) -> bool:
     """Register the actions and read how the models were used."""
     async_setup_actions(hass)
+    async_clear_issues_of_disabled(hass)
     await model_uses(hass).async_load()
     return True
 
@@ -75,8 +79,8 @@ async def async_setup_entry(hass: HomeAssistant, entry: HomeAgentConfigEntry) ->
         data.vector_db_managers[subentry.subentry_id] = manager
     await hass.config_entries.async_forward_entry_setups(entry, PLATFORMS)
     entry.async_on_unload(entry.add_update_listener(_async_reload))
-    for residency in data.residencies.values():
-        async_start_checks(residency)
+    for loader in data.loaders.values():
+        async_start_checks(loader)
     clear_issues_of_removed(hass, entry)
     for coordinator in data.coordinators.values():
         WarmUp(

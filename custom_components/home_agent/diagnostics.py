@@ -94,6 +94,7 @@ def _server(coordinator: ServerCoordinator) -> dict[str, Any]:
 def _model(residency: ModelResidency) -> dict[str, Any]:
     """Return the state of a role's model, with the adviser's measurements."""
     history = residency.use.history
+    cadence = history.cadence
     return {
         "title": residency.subentry.title,
         "model": residency.role.model,
@@ -102,8 +103,10 @@ def _model(residency: ModelResidency) -> dict[str, Any]:
         "adviser": {
             "uses": len(history.uses),
             "usual_load_seconds": history.load_seconds,
-            "cadence_seconds": history.cadence,
-            "suggestion": history.suggestion(residency.keep_alive),
+            "cadence_seconds": None if cadence is None else cadence.seconds,
+            "suggestion": history.suggestion(
+                residency.keep_alive, residency.subentry.subentry_id
+            ),
             "candidates": [
                 advice.rounded() for advice in history.table(residency.keep_alive)
             ],

@@ -2,6 +2,7 @@
 
 from abc import abstractmethod
 import asyncio
+import logging
 from typing import Any, Final, override
 
 from homeassistant.components.repairs import RepairsFlow, RepairsFlowResult
@@ -13,9 +14,12 @@ import probatio as vol
 from .dialogs.fields import keep_alive_select, num_ctx_number
 from .keep_alive import InvalidKeepAlive, KeepAlive
 from .model.role import ModelRole, Role, merged_config, subentry_role
+from .residency.checks.model_missing import check_model_missing
 from .residency.loader import ModelLoader
 from .runtime import HomeAgentConfigEntry
 from .servers.errors import ModelServerError
+
+_LOGGER = logging.getLogger(__name__)
 
 _KEEP_ALIVE: Final = "keep_alive"
 _NUM_CTX: Final = "num_ctx"
@@ -66,6 +70,8 @@ class PullFlow(IssueFlow):
     """Lets the server download a model that it does not have."""
 
     _pulling: asyncio.Task[None] | None = None
+    # Home Assistant cancels this one when the user closes the dialog.
+    _waiting: asyncio.Task[Any] | None = None
     # Stays False if the task ends without a result: a reload cancels it, or it crashes.
     _has_ended = False
     # The error of the server, None if the model was downloaded.
@@ -99,11 +105,14 @@ class PullFlow(IssueFlow):
             self._pulling = entry.async_create_background_task(
                 self.hass, self._async_pull(loader), "pull a model"
             )
-        if not self._pulling.done():
+            self._waiting = self.hass.async_create_background_task(
+                asyncio.wait({self._pulling}), "wait for a model"
+            )
+        if self._waiting is not None and not self._pulling.done():
             return self.async_show_progress(
                 step_id="pull",
                 progress_action="pull",
-                progress_task=self._pulling,
+                progress_task=self._waiting,
                 description_placeholders=self._placeholders(),
             )
         return self.async_show_progress_done(next_step_id="pulled")
@@ -111,7 +120,7 @@ class PullFlow(IssueFlow):
     async def async_step_pulled(
         self, user_input: dict[str, Any] | None = None
     ) -> RepairsFlowResult:
-        """Reload the entry, which loads the model; or show why the download failed."""
+        """End the flow, or show why the download failed."""
         if not self._has_ended:
             return self.async_abort(
                 reason="pull_interrupted",
@@ -125,17 +134,28 @@ class PullFlow(IssueFlow):
                     "error": self._failure,
                 },
             )
-        self.hass.config_entries.async_schedule_reload(str(self._issue["entry_id"]))
         return self.async_create_entry(data={})
 
     async def _async_pull(self, loader: ModelLoader) -> None:
-        """Download the model; keep the error of the server if it fails."""
+        """Download the model, then reload the entry, which loads it.
+
+        Keep the error of the server if it fails. The user may have closed the dialog
+        meanwhile.
+        """
+        residency = loader.residency
         try:
             async for fraction in loader.async_pull():
                 self.async_update_progress(fraction)
         except ModelServerError as err:
             self._failure = err.detail
+            self._has_ended = True
+            _LOGGER.warning(
+                "Cannot download %s: %s", residency.role.model, err.log_text
+            )
+            return
         self._has_ended = True
+        check_model_missing(residency, None)
+        self.hass.config_entries.async_schedule_reload(residency.entry.entry_id)
 
 
 class SettingFlow(IssueFlow):

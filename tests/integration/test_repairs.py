@@ -157,6 +157,7 @@ async def test_the_fix_checks_what_is_written(
     day: Day, make_entry: MakeEntry, hass_client: ClientSessionGenerator
 ) -> None:
     """The error is at the field, and nothing is lost."""
+    day.server.load_seconds = 8
     entry = await make_entry(day.server.url, conversation={"llm_keep_alive": "5m"})
     for _ in range(8):
         await day.ask()
@@ -181,6 +182,7 @@ async def test_the_history_outlives_a_restart(
     day: Day, make_entry: MakeEntry, hass_storage: dict[str, Any]
 ) -> None:
     """Written within a minute; the issue is there again at once."""
+    day.server.load_seconds = 8
     await make_entry(day.server.url, conversation={"llm_keep_alive": "5m"})
     for _ in range(8):
         await day.ask()
@@ -191,6 +193,29 @@ async def test_the_history_outlives_a_restart(
     reported = issue(day.hass, "cadence")
     assert reported
     assert reported.is_persistent
+
+
+async def test_a_cadence_of_one_agent(day: Day, make_entry: MakeEntry) -> None:
+    """Only the agent that is used is named, and only while the uses are recent."""
+    day.server.load_seconds = 8
+    await make_entry(day.server.url, conversation={"llm_keep_alive": "5m"})
+    other = await make_entry(
+        day.server.url, conversation={"llm_keep_alive": "10m", "prompt": "Be short."}
+    )
+    for _ in range(8):
+        await day.ask()
+        await day.advance(1200)
+    reported = issue(day.hass, "cadence")
+    assert reported
+    assert reported.translation_placeholders
+    assert reported.translation_placeholders["keep_alive"] == "5m"
+    # Nothing more comes of the other agent after a reload.
+    await day.hass.config_entries.async_reload(other.entry_id)
+    await day.settle()
+    assert issue(day.hass, "cadence") == reported
+    for _ in range(26):
+        await day.advance(3600)
+    assert issue(day.hass, "cadence") is None
 
 
 async def test_sizes_of_context_that_fight(

@@ -190,6 +190,29 @@ async def test_polls_at_rest(at_home: Home, make_entry: MakeEntry) -> None:
     assert 9 <= len(polls) <= 10
 
 
+@pytest.mark.parametrize("ahead", [-3600.7, -5.3, -3.0, 2.6, 3.2, 5.3, 600.4])
+async def test_the_clock_of_the_server_differs(
+    at_home: Home, make_entry: MakeEntry, clock: ManualClock, ahead: float
+) -> None:
+    """The time of unloading stands still, and nothing is polled for its sake."""
+    server = at_home.server
+    clock.advance(ahead)
+    await make_entry(server.url, **roles("30m", "-1", "-1"))
+    await at_home.settle()
+    await say(at_home.hass, "Hello")
+    await at_home.advance(5.1)
+    shown = at_home.state("agent", "unloads_at")
+    left = datetime.fromisoformat(shown) - dt_util.utcnow()
+    assert abs(left - timedelta(minutes=30)) < timedelta(seconds=10)
+    changes = async_capture_events(at_home.hass, "state_changed")
+    server.requests.clear()
+    for _ in range(60):
+        await at_home.advance(10.3)
+    assert at_home.state("agent", "unloads_at") == shown
+    assert len(changes) <= 1
+    assert len(server.requests) <= 11
+
+
 async def test_each_entry_polls_its_server(
     at_home: Home, make_entry: MakeEntry, home: HomeAssistant
 ) -> None:

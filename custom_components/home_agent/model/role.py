@@ -137,7 +137,11 @@ class ModelRole:
     def record_use(self, record: TurnRecord) -> None:
         """Add a turn to the history of the model, and store it soon."""
         self.use.history.record(
-            record.started, record.ended, record.requests, record.load_seconds
+            record.started,
+            record.ended,
+            record.requests,
+            record.load_seconds,
+            record.subentry_id,
         )
         model_uses(self._hass).save_soon()
 

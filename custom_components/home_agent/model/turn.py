@@ -166,6 +166,7 @@ class Turn:
                     self._record.seconds,
                     err.log_text,
                 )
+                self._use.request_failed.notify(err)
                 raise
 
     def _before(self, server: ModelServer, request: ChatRequest) -> int:

@@ -17,6 +17,7 @@ from homeassistant.util.hass_dict import HassKey
 
 from ..const import DOMAIN
 from ..servers.address import server_id
+from ..servers.errors import ModelServerError
 from .listeners import Listeners
 from .server_use import ServerUse
 from .token_estimate import TokenEstimate
@@ -87,6 +88,9 @@ class ModelUse:
     users_changed: Listeners[()] = field(default_factory=Listeners[()])
     requests_changed: Listeners[()] = field(default_factory=Listeners[()])
     prompt_sized: Listeners[PromptSized] = field(default_factory=Listeners[PromptSized])
+    request_failed: Listeners[ModelServerError] = field(
+        default_factory=Listeners[ModelServerError]
+    )
     turn_ended: Listeners[TurnRecord] = field(default_factory=Listeners[TurnRecord])
 
     def __post_init__(self) -> None:
@@ -220,7 +224,7 @@ class ModelUses:
             key: use.history.as_dict()
             | {_ESTIMATE_KEY: use.token_estimate.characters_per_token}
             for key, use in self._uses.items()
-            if use.history.uses
+            if not use.history.is_empty
         }
 
 

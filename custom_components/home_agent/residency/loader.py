@@ -13,6 +13,7 @@ from homeassistant.util import dt as dt_util
 from ..keep_alive import KeepAlive
 from ..model.role import Role
 from ..model.use import model_uses
+from ..servers.base import ServerCapability
 from ..servers.errors import ModelNotFound, NotSupported
 from ..servers.messages import LoadRequest
 from .background import SharedTask
@@ -131,7 +132,10 @@ class ModelLoader:
         """
         server = await self._role.server()
         models = await server.list_models()
-        if models and server.find(self._role.model, models) is None:
+        if not models and ServerCapability.PULL not in self.residency.capabilities:
+            # Only a server that downloads models is known to list all of them.
+            return
+        if server.find(self._role.model, models) is None:
             raise ModelNotFound(server.http.host, f"there is no {self._role.model}")
 
     async def async_prepare(self) -> None:

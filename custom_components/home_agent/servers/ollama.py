@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import AsyncGenerator, Collection, Iterable, Sequence
 from contextlib import aclosing
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 import logging
 from typing import Final, override
 
@@ -49,9 +49,11 @@ from .tool_calls import WholeCallCollector, calls_of
 _LOGGER = logging.getLogger(__name__)
 
 _PARALLEL_SHOWS: Final = 4
-# Clocks that differ by less count as equal: the Date header has no fractions of a
+# Clocks that seem to differ by less are equal: the Date header has no fractions of a
 # second, and the answer needs time to arrive.
-_SAME_TIME: Final = timedelta(seconds=3)
+_SAME_TIME: Final = timedelta(seconds=1.5)
+# A known difference of the clocks stays until another one is seen by at least this.
+_CLOCK_WAS_SET: Final = timedelta(seconds=3)
 
 
 class OllamaServer(ModelServer):
@@ -72,6 +74,8 @@ class OllamaServer(ModelServer):
         super().__init__(session, connection)
         # The file that each name stands for, None if the server did not report it.
         self._files: dict[str, str | None] = {}
+        # How far the server's clock is ahead of Home Assistant's, None before a poll.
+        self._clock_offset: timedelta | None = None
 
     @override
     def is_own(self, model: str) -> bool:
@@ -192,14 +196,24 @@ class OllamaServer(ModelServer):
             answer = checked_answer(self.http, await self.http.read_json(response))
             date = response.headers.get("Date")
         now = dt_util.utcnow()
-        server_now = http_date(date) or now
-        if abs(server_now - now) < _SAME_TIME:
-            server_now = now
+        server_now = self._server_time(http_date(date) or now, now)
         models = [
             loaded_model(model, now, server_now) for model in answer.objects("models")
         ]
         names_of = await self._names_of({model.name for model in models}, names)
         return [replace(model, names=names_of[model.name]) for model in models]
+
+    def _server_time(self, date: datetime, now: datetime) -> datetime:
+        """Return the time of the server's clock, by the Date header of an answer.
+
+        The difference of the clocks stays as it was seen first: if it changed with
+        each poll, all times would change with it.
+        """
+        offset, known = date - now, self._clock_offset
+        if known is None or abs(offset - known) >= _CLOCK_WAS_SET:
+            known = offset if abs(offset) >= _SAME_TIME else timedelta(0)
+        self._clock_offset = known
+        return now + known
 
     @override
     def find(self, name: str, models: Sequence[ServerModel]) -> ServerModel | None:

@@ -30,8 +30,8 @@ async def test_an_unreadable_history_stops_nothing(
     hass_storage[STORAGE_KEY] = {"version": 1, "minor_version": 1, "data": data}
     uses = model_uses(hass)
     await uses.async_load()
-    assert not uses.async_get("http://a:1", "odd").history.uses
-    assert len(uses.async_get("http://a:1", "good").history.uses) == 1
+    assert uses.async_get("http://a:1", "odd").history.is_empty
+    assert not uses.async_get("http://a:1", "good").history.is_empty
 
 
 @pytest.mark.parametrize("version", [1, 99])

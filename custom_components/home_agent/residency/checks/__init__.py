@@ -5,8 +5,9 @@ All checks look at what has really happened, not at what might.
 
 from homeassistant.core import callback
 
-from ..state import ModelResidency
+from ..loader import ModelLoader
 from .cadence import CadenceCheck
+from .model_missing import ModelMissingCheck
 from .no_effect import check_no_effect
 from .not_held import NotHeldCheck
 from .num_ctx import NumCtxCheck
@@ -15,10 +16,12 @@ from .pushed_out import PushedOutCheck
 
 
 @callback
-def async_start_checks(residency: ModelResidency) -> None:
+def async_start_checks(loader: ModelLoader) -> None:
     """Check the model of a role until its entry is unloaded."""
+    residency = loader.residency
     check_no_effect(residency)
     CadenceCheck(residency)
+    ModelMissingCheck(loader)
     NotHeldCheck(residency)
     NumCtxCheck(residency)
     PromptTooLongCheck(residency)

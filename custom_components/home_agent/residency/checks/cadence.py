@@ -9,7 +9,7 @@ from homeassistant.util import dt as dt_util
 from ...model.turn_record import TurnRecord
 from ...servers.base import ServerCapability
 from ..state import ModelResidency
-from .issues import clear_issue, raise_issue
+from .issues import check_hourly, clear_issue, raise_issue
 
 _DAY: Final = timedelta(days=1)
 
@@ -18,11 +18,12 @@ class CadenceCheck:
     """Looks for regular uses of a model that its keep_alive does not outlast."""
 
     def __init__(self, residency: ModelResidency) -> None:
-        """Check now, and after each turn of the role until the entry is unloaded."""
+        """Check now, after each turn of the role, and hourly: uses become old."""
         self._residency = residency
         residency.entry.async_on_unload(
             residency.use.turn_ended.add(self._turn_ended),
         )
+        check_hourly(residency, self._check)
         self._check()
 
     @callback
@@ -33,22 +34,24 @@ class CadenceCheck:
 
     @callback
     def _check(self) -> None:
-        """Raise or clear the issue, by the history of the model."""
+        """Raise or clear the issue, by the role's uses of the model."""
         residency, history = self._residency, self._residency.use.history
+        subentry_id = residency.subentry.subentry_id
         suggestion = None
         if ServerCapability.KEEP_ALIVE in residency.capabilities:
-            suggestion = history.suggestion(residency.keep_alive)
+            suggestion = history.suggestion(residency.keep_alive, subentry_id)
         if suggestion is None or (cadence := history.cadence) is None:
             clear_issue("cadence", residency)
             return
         since = dt_util.utcnow() - _DAY
+        cold_starts = history.cold_starts(residency.keep_alive, since, subentry_id)
         raise_issue(
             "cadence",
             residency,
             fix={"keep_alive": suggestion},
             keep_alive=residency.keep_alive.text,
             suggestion=suggestion,
-            minutes=f"{cadence / 60:.0f}",
-            cold_starts=str(history.cold_starts(residency.keep_alive, since)),
+            minutes=f"{max(cadence.seconds / 60, 1):.0f}",
+            cold_starts=str(cold_starts),
             seconds=f"{history.load_seconds or 0:.0f}",
         )

@@ -1,10 +1,18 @@
 """The one place that raises and clears the repair issues of a model role."""
 
+from collections.abc import Callable
+from datetime import datetime, timedelta
 from typing import Any, Final
 
-from homeassistant.config_entries import ConfigEntry
+from homeassistant.config_entries import (
+    SIGNAL_CONFIG_ENTRY_CHANGED,
+    ConfigEntry,
+    ConfigEntryChange,
+)
 from homeassistant.core import HomeAssistant, callback
 from homeassistant.helpers import issue_registry as ir
+from homeassistant.helpers.dispatcher import async_dispatcher_connect
+from homeassistant.helpers.event import async_track_time_interval
 
 from ...const import DOMAIN
 from ..state import ModelResidency
@@ -13,6 +21,8 @@ DOCS: Final = "https://github.com/home-agent/home-agent/blob/main/docs/MODEL_MEM
 # They rest on what happened in the past; the others are seen again at once
 # after a restart, if they are still there.
 _PERSISTENT: Final = {"cadence", "models_do_not_fit", "pushed_out"}
+
+_HOUR: Final = timedelta(hours=1)
 
 
 def issue_id(name: str, residency: ModelResidency) -> str:
@@ -66,6 +76,30 @@ def clear_issue(name: str, residency: ModelResidency) -> None:
 
 
 @callback
+def is_raised(name: str, residency: ModelResidency) -> bool:
+    """Return whether an issue of a role is there."""
+    registry = ir.async_get(residency.hass)
+    issue = registry.async_get_issue(DOMAIN, issue_id(name, residency))
+    return issue is not None and issue.active
+
+
+@callback
+def check_hourly(residency: ModelResidency, check: Callable[[], None]) -> None:
+    """Call a check of a role each hour until its entry is unloaded.
+
+    What an issue says of the last day becomes untrue while nothing happens.
+    """
+
+    @callback
+    def check_now(_: datetime) -> None:
+        check()
+
+    residency.entry.async_on_unload(
+        async_track_time_interval(residency.hass, check_now, _HOUR)
+    )
+
+
+@callback
 def clear_issues_of_removed(
     hass: HomeAssistant, entry: ConfigEntry[Any], *, is_removed: bool = False
 ) -> None:
@@ -78,3 +112,18 @@ def clear_issues_of_removed(
             and (is_removed or data.get("subentry_id") not in entry.subentries)
         ):
             ir.async_delete_issue(hass, DOMAIN, issue.issue_id)
+
+
+@callback
+def async_clear_issues_of_disabled(hass: HomeAssistant) -> None:
+    """Clear the issues of each entry that the user disables from now on.
+
+    The checks raise those that are still true when the entry is set up again.
+    """
+
+    @callback
+    def entry_changed(_: ConfigEntryChange, entry: ConfigEntry[Any]) -> None:
+        if entry.domain == DOMAIN and entry.disabled_by is not None:
+            clear_issues_of_removed(hass, entry, is_removed=True)
+
+    async_dispatcher_connect(hass, SIGNAL_CONFIG_ENTRY_CHANGED, entry_changed)
