@@ -580,7 +580,9 @@ async def test_a_deleted_entity_leaves_though_the_server_is_away(
 
 
 @pytest.mark.parametrize(
-    "question", ["reading lamp \ud800", " ".join(map(str, range(50_000))), "\udfff"]
+    "question",
+    ["reading lamp \ud800", " ".join(map(str, range(50_000))), "\udfff"],
+    ids=["half a surrogate pair", "many words", "nothing else"],
 )
 async def test_an_odd_question(
     home: HomeAssistant,
