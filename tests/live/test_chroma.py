@@ -124,7 +124,7 @@ async def test_a_store(hass: HomeAssistant, chroma: Chroma) -> None:
     assert await store.texts() == {"light.d": "D"}
     # More than a page.
     many = {f"light.{number}": str(number) for number in range(1003)}
-    await store.put(many, [[float(number)] for number in range(1003)])
+    await store.put(many, [[number + 1.0] for number in range(1003)])
     assert len(await store.texts()) == 1004
     await store.remove(many)
     assert len(await store.texts()) == 1
