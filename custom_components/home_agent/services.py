@@ -125,7 +125,7 @@ async def _async_reindex(call: ServiceCall) -> ServiceResponse:
         raise ServiceValidationError(
             translation_domain=DOMAIN, translation_key="no_embedding_model"
         )
-    result = await manager.sync.async_run(embed_all=True)
+    result = await manager.schedule.async_sync_now(embed_all=True)
     return {"indexed": result.indexed, "removed": result.removed}
 
 

@@ -17,7 +17,11 @@ from custom_components.home_agent.servers.errors import (
     CannotConnect,
     ModelServerError,
 )
-from custom_components.home_agent.vector_store.base import DimensionChanged, StoreError
+from custom_components.home_agent.vector_store.base import (
+    DimensionChanged,
+    StoreEmpty,
+    StoreError,
+)
 from custom_components.home_agent.vector_store.chroma import (
     ChromaStore,
     async_check_chroma,
@@ -94,7 +98,8 @@ async def test_a_store(hass: HomeAssistant, chroma: Chroma) -> None:
     session = async_get_clientsession(hass)
     store = await ChromaStore.open(session, chroma.url, None, "index", "a/b:c d")
     assert await store.texts() == {}
-    assert await store.search([1.0, 0.0], 5, {"light.a"}) == []
+    with pytest.raises(StoreEmpty):
+        await store.search([1.0, 0.0], 5, {"light.a"})
     await store.put(
         {"light.a": "A", "light.b": "B", "light.c": "C"},
         [[1.0, 0.0], [0.0, 2.0], [3.0, 3.0]],
@@ -119,7 +124,7 @@ async def test_a_store(hass: HomeAssistant, chroma: Chroma) -> None:
     assert await store.texts() == {"light.d": "D"}
     # More than a page.
     many = {f"light.{number}": str(number) for number in range(1003)}
-    await store.put(many, [[float(number)] for number in range(1003)])
+    await store.put(many, [[number + 1.0] for number in range(1003)])
     assert len(await store.texts()) == 1004
     await store.remove(many)
     assert len(await store.texts()) == 1

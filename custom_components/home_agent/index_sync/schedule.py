@@ -19,7 +19,7 @@ from ..servers.errors import (
 from ..vector_store.base import StoreClosed, StoreError
 from .background import RequestedWork
 from .index import Index
-from .sync import IndexSync
+from .sync import IndexSync, SyncResult
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -105,27 +105,43 @@ class IndexSchedule:
             or er.async_get(self._hass).async_get(entity_id) is not None
         )
 
-    async def _async_sync(self) -> None:
-        """Sync; after a failure, schedule another attempt."""
+    async def async_sync_now(self, *, embed_all: bool = False) -> SyncResult:
+        """Sync as IndexSync.async_run does; after a failure, schedule another attempt.
+
+        Raise what async_run raises.
+        """
         try:
-            await self._sync.async_run()
+            result = await self._sync.async_run(embed_all=embed_all)
+        except StoreClosed:
+            raise
+        except (ModelServerError, StoreError) as err:
+            self._schedule_retry(err.log_text, is_away=_is_away(err))
+            raise
+        except Exception as err:
+            self._schedule_retry(type(err).__name__, is_away=False)
+            raise
+        self._retry_in = RETRY_FIRST
+        return result
+
+    async def _async_sync(self) -> None:
+        """Sync in the background, where nobody else handles a failure."""
+        try:
+            await self.async_sync_now()
         except StoreClosed:
             _LOGGER.debug("The sync ended, since the index was closed")
         except (ModelServerError, StoreError) as err:
-            self._schedule_retry(err.log_text, is_away=_is_away(err))
-        except Exception as err:
+            _LOGGER.debug("The sync failed: %s", err.log_text)
+        except Exception:
             _LOGGER.exception("Unexpected error in a sync")
-            self._schedule_retry(type(err).__name__, is_away=False)
-        else:
-            self._retry_in = RETRY_FIRST
 
     @callback
     def _schedule_retry(self, log_text: str, *, is_away: bool) -> None:
         """Schedule the attempt after a failed one."""
         retry_in = RETRY_FIRST if is_away else self._retry_in
         self._retry_in = min(2 * retry_in, RETRY_LAST)
-        _LOGGER.debug("The next sync is in %s, since: %s", retry_in, log_text)
-        self.syncs.request(retry_in.total_seconds())
+        if self._is_started:
+            _LOGGER.debug("The next sync is in %s, since: %s", retry_in, log_text)
+            self.syncs.request(retry_in.total_seconds())
 
 
 def _is_away(err: ModelServerError | StoreError) -> bool:

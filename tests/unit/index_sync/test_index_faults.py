@@ -22,6 +22,7 @@ from pytest_homeassistant_custom_component.common import (
 
 from custom_components.home_agent import backup
 from custom_components.home_agent.model.use import model_uses
+from custom_components.home_agent.servers.errors import ModelServerError
 from custom_components.home_agent.vector_db_manager import VectorDBManager
 from custom_components.home_agent.vector_store import (
     embedded as embedded_module,
@@ -34,6 +35,7 @@ from tests.conftest import MakeEntry, call_action, say, speech
 from tests.servers import OllamaStandIn, ollama_answers
 from tests.servers.chroma import ChromaStandIn
 from tests.servers.embedding import embed
+from tests.servers.stand_in import Fault
 
 RETRIEVAL = {"entity_mode": "retrieval"}
 LAMP = "light.reading_lamp"
@@ -429,6 +431,24 @@ async def test_a_sync_that_fails_by_the_file_is_repeated(
     assert manager.sync.progress.failing_since is None
 
 
+async def test_a_reindex_that_fails_is_repeated(
+    home: HomeAssistant,
+    ollama: OllamaStandIn,
+    make_entry: MakeEntry,
+    freezer: FrozenDateTimeFactory,
+) -> None:
+    """Though nothing has changed: it may have removed what it could not replace."""
+    entry = await make_entry(ollama.url, embedding={})
+    await index_now(home, freezer)
+    ollama.faults.append(Fault(status=500, body={"error": "broken"}))
+    with pytest.raises(ModelServerError):
+        await call_action(home, "reindex")
+    manager = manager_of(entry)
+    assert manager.sync.progress.failing_since
+    await let_pass(home, freezer, minutes=1)
+    assert manager.sync.progress.failing_since is None
+
+
 async def test_changes_during_a_long_sync(
     home: HomeAssistant,
     ollama: OllamaStandIn,
@@ -560,7 +580,9 @@ async def test_a_deleted_entity_leaves_though_the_server_is_away(
 
 
 @pytest.mark.parametrize(
-    "question", ["reading lamp \ud800", " ".join(map(str, range(50_000))), "\udfff"]
+    "question",
+    ["reading lamp \ud800", " ".join(map(str, range(50_000))), "\udfff"],
+    ids=["half a surrogate pair", "many words", "nothing else"],
 )
 async def test_an_odd_question(
     home: HomeAssistant,
