@@ -23,6 +23,9 @@ POLL_INTERVAL: Final = timedelta(minutes=1)
 # A server that does not answer is polled more often: its models are loaded again as
 # soon as it is back. An attempt to connect costs little, and only one runs at a time.
 AWAY_INTERVAL: Final = timedelta(seconds=10)
+# DataUpdateCoordinator counts an interval from the last full second: a shorter one may
+# be over already, and polls would follow each other without a pause.
+LEAST_INTERVAL: Final = timedelta(seconds=1)
 # A server unloads a model a moment after its keep_alive or an unload request.
 UNLOAD_DELAY: Final = timedelta(seconds=2)
 # Seconds from a request to the poll that follows it: one turn may send several.
@@ -188,4 +191,5 @@ class ServerCoordinator(DataUpdateCoordinator[LoadedModels | None]):
             self._request_ended_at + UNLOAD_DELAY,
             *(model.expires_at + UNLOAD_DELAY for model in loaded if model.expires_at),
         ]
-        return min([POLL_INTERVAL, *(time - now for time in due if time > now)])
+        soonest = min([POLL_INTERVAL, *(time - now for time in due if time > now)])
+        return max(soonest, LEAST_INTERVAL)

@@ -1,5 +1,8 @@
 """Tests of the poll of a server."""
 
+from datetime import timedelta
+
+from freezegun.api import FrozenDateTimeFactory
 from homeassistant.config_entries import SOURCE_REAUTH
 from homeassistant.core import HomeAssistant
 
@@ -37,3 +40,18 @@ async def test_a_refused_key_is_asked_for_once(
     await coordinator.async_refresh()
     await home.async_block_till_done()
     assert len(flows()) == 1
+
+
+async def test_polls_have_a_pause(
+    home: HomeAssistant,
+    ollama: OllamaStandIn,
+    make_entry: MakeEntry,
+    freezer: FrozenDateTimeFactory,
+) -> None:
+    """A poll that is due in a moment is not repeated until the moment has come."""
+    entry = await make_entry(ollama.url, conversation={})
+    (coordinator,) = entry.runtime_data.coordinators.values()
+    coordinator.async_request_ended()
+    freezer.tick(1.999)
+    await coordinator.async_refresh()
+    assert coordinator.update_interval == timedelta(seconds=1)
