@@ -64,6 +64,7 @@ class HomeAgentConversationEntity(conversation.ConversationEntity):
         tools = external_llm_tools(hass, entry, subentry)
         self._llm_api = AgentAPI(hass, config, tools) if api_ids or tools else None
         self._prefix = Prefix(hass, self._llm_api, self._prompt)
+        self._residency = entry.runtime_data.residencies[subentry.subentry_id]
         self._primer = entry.runtime_data.primers[subentry.subentry_id]
         self._primer.make_prefix = self._prefix.async_make
         self._attr_unique_id = subentry.subentry_id
@@ -79,6 +80,7 @@ class HomeAgentConversationEntity(conversation.ConversationEntity):
     async def async_added_to_hass(self) -> None:
         """Restore who asked last: the prompt for them is primed."""
         await super().async_added_to_hass()
+        self.async_on_remove(self._residency.changed.add(self.async_write_ha_state))
         if self._llm_api is not None:
             # A conversation that goes on must not name hidden entities any more.
             self.async_on_remove(
@@ -89,6 +91,12 @@ class HomeAgentConversationEntity(conversation.ConversationEntity):
         self._prefix.agent_id = self.entity_id
         if (extra := await self.async_get_last_extra_data()) is not None:
             self._prefix.restore(extra.as_dict())
+
+    @property
+    @override
+    def available(self) -> bool:
+        """Return whether the server answers."""
+        return self._residency.coordinator.last_update_success
 
     @property
     @override

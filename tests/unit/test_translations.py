@@ -215,8 +215,9 @@ def test_entities_have_names_and_icons() -> None:
         assert all(entity["name"] for entity in entities.values())
     keys = {item.key for item in (*sensor.MODEL_SENSORS, *sensor.TURN_SENSORS)}
     assert names["sensor"].keys() == keys | {
-        *("indexed", "memory_held", "residency"),
+        *("indexed", "loaded_until", "memory_held", "residency"),
     }
+    assert names["sensor"]["loaded_until"]["state"].keys() == {sensor.NEVER}
     assert names["button"].keys() == {item.key for item in button.BUTTONS}
     states = names["sensor"]["residency"]["state"]
     assert states.keys() == set(residency.ResidencyState)

@@ -1,7 +1,7 @@
 """State shared by all roles that use the same model on the same server."""
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -29,6 +29,17 @@ STORAGE_VERSION: Final = 1
 SAVE_DELAY: Final = 60
 # Maximum seconds that embedding waits for turns of other models on the server.
 MAX_WAIT_FOR_IDLE: Final = 60.0
+
+# A later version has written the storage file, or something else, of any shape.
+_UNREADABLE: Final = (
+    HomeAssistantError,
+    NotImplementedError,
+    ArithmeticError,
+    AttributeError,
+    LookupError,
+    TypeError,
+    ValueError,
+)
 
 _ESTIMATE_KEY: Final = "characters_per_token"
 
@@ -145,13 +156,12 @@ class ModelUses:
         self._store: Store[dict[str, Any]] = Store(hass, STORAGE_VERSION, STORAGE_KEY)
 
     async def async_load(self) -> None:
-        """Read the stored histories."""
+        """Read the stored histories; without them all else works."""
+        stored: dict[str, Any] | None = None
         try:
             stored = await self._store.async_load()
-        except (HomeAssistantError, NotImplementedError) as err:
-            # A later version has written it: without a history all else works.
-            _LOGGER.warning("Cannot read how models were used: %s", err)
-            stored = None
+        except _UNREADABLE as err:
+            _LOGGER.warning("Cannot read how models were used: %r", err)
         for key, data in stored.items() if isinstance(stored, dict) else ():
             # Earlier versions stored the address as the user typed it.
             root, _, model = key.partition(" ")
@@ -159,7 +169,7 @@ class ModelUses:
                 self._uses[f"{server_id(root)} {model}"] = ModelUse(
                     UseHistory.from_dict(data), TokenEstimate(data[_ESTIMATE_KEY])
                 )
-            except (KeyError, TypeError, ValueError, AttributeError) as err:
+            except _UNREADABLE as err:
                 _LOGGER.warning(
                     "Forgetting how %s was used: what is stored is unreadable (%s)",
                     model,
@@ -187,6 +197,12 @@ class ModelUses:
                 async with asyncio.timeout(MAX_WAIT_FOR_IDLE):
                     for use in others:
                         await use.idle.wait()
+
+    async def async_keep_only(self, models: Iterable[tuple[str, str]]) -> None:
+        """Forget how all models were used except these (address, model)."""
+        kept = {f"{server_id(url)} {model}" for url, model in models}
+        self._uses = {key: use for key, use in self._uses.items() if key in kept}
+        await self._store.async_save(self._data_to_store())
 
     @callback
     def save_soon(self) -> None:
