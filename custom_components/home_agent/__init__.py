@@ -21,6 +21,8 @@ from .dialogs.migration import (
     async_remove_obsolete_entities,
 )
 from .dialogs.server_devices import async_rename_server_devices
+from .dialogs.version_1_data import async_report_version_1_data
+from .dialogs.voice_assistants import async_check_voice_assistants
 from .model.reauth import async_start_role_reauth
 from .model.role import (
     Role,
@@ -86,6 +88,7 @@ async def async_setup_entry(hass: HomeAssistant, entry: HomeAgentConfigEntry) ->
     for loader in data.loaders.values():
         async_start_checks(loader)
     clear_issues_of_removed(hass, entry)
+    async_check_voice_assistants(hass, entry)
     for coordinator in data.coordinators.values():
         WarmUp(
             hass,
@@ -121,7 +124,10 @@ async def async_remove_entry(hass: HomeAssistant, entry: HomeAgentConfigEntry) -
 async def async_migrate_entry(hass: HomeAssistant, entry: ConfigEntry[Any]) -> bool:
     """Migrate an entry of version 1; refuse one of a later version than ours."""
     if entry.version == 1:
+        old = {**entry.data, **entry.options}
         async_migrate_from_version_1(hass, entry)
+        if entry.version == 2:
+            await async_report_version_1_data(hass, entry, old)
     if entry.version == 2 and entry.minor_version < 2:
         async_remove_obsolete_entities(hass, entry)
     if entry.version == 2 and entry.minor_version < 3:
