@@ -42,6 +42,7 @@ _UNREADABLE: Final = (
 )
 
 _ESTIMATE_KEY: Final = "characters_per_token"
+_UNLOADED_KEY: Final = "unload_requested"
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +74,8 @@ class ModelUse:
     running_requests counts the requests that have not ended, loading_requests those
     of them that only load the model, running_turns the turns. primed_prefix is the
     key of the prompt prefix that the server evaluated last, None if that is not known.
-    unload_requested says that Home Agent itself asked the server to unload the model.
+    unload_requested says that Home Agent itself asked the server to unload the model,
+    also before a restart: it is stored, and the model is not loaded again unasked.
     load_lock is held while the model is loaded or primed, so that two callers do not
     load it twice. context_length is the context that the server reports, in tokens.
     last_ended is when the last request ended, last_subentry_id whose turn ended last.
@@ -167,7 +169,9 @@ class ModelUses:
             root, _, model = key.partition(" ")
             try:
                 self._uses[f"{server_id(root)} {model}"] = ModelUse(
-                    UseHistory.from_dict(data), TokenEstimate(data[_ESTIMATE_KEY])
+                    UseHistory.from_dict(data),
+                    TokenEstimate(data[_ESTIMATE_KEY]),
+                    unload_requested=data.get(_UNLOADED_KEY) is True,
                 )
             except _UNREADABLE as err:
                 _LOGGER.warning(
@@ -214,9 +218,12 @@ class ModelUses:
         """Return the histories of the models that were used."""
         return {
             key: use.history.as_dict()
-            | {_ESTIMATE_KEY: use.token_estimate.characters_per_token}
+            | {
+                _ESTIMATE_KEY: use.token_estimate.characters_per_token,
+                _UNLOADED_KEY: use.unload_requested,
+            }
             for key, use in self._uses.items()
-            if not use.history.is_empty
+            if use.unload_requested or not use.history.is_empty
         }
 
 

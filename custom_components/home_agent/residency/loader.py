@@ -106,6 +106,7 @@ class ModelLoader:
         _LOGGER.debug("Unloading %s: requested", self._role.model)
         await server.unload(self._role.model)
         self._use.unload_requested = True
+        model_uses(self.residency.hass).save_soon()
         self._use.primed_prefix = None
         self.residency.coordinator.async_request_ended()
 

@@ -98,6 +98,9 @@ class WarmUp:
             check_model_missing(residency, None)
             if not loader.keeps_ready:
                 return False
+            if residency.use.unload_requested:
+                _LOGGER.debug("Not loading %s: the user has unloaded it", model)
+                return False
             seconds = await loader.async_load_if_needed("it is kept ready")
         except ModelNotFound as err:
             check_model_missing(residency, err)
