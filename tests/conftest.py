@@ -13,6 +13,7 @@ from homeassistant.helpers import (
     entity_registry as er,
     floor_registry as fr,
 )
+from homeassistant.helpers.entity import Entity
 from homeassistant.setup import async_setup_component
 from hypothesis import HealthCheck, settings
 import pytest
@@ -90,6 +91,12 @@ async def openai() -> AsyncIterator[OpenAIStandIn]:
     """Return an OpenAI-compatible stand-in that takes any field."""
     async with OpenAIStandIn() as server:
         yield server
+
+
+@pytest.fixture
+def all_entities(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Enable entities that are disabled by default."""
+    monkeypatch.setattr(Entity, "entity_registry_enabled_default", True)
 
 
 @pytest.fixture

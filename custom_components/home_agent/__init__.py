@@ -19,8 +19,17 @@ from .dialogs.migration import (
     async_move_credentials,
     async_remove_obsolete_entities,
 )
+from .dialogs.server_devices import async_rename_server_devices
+from .dialogs.version_1_data import async_report_version_1_data
+from .dialogs.voice_assistants import async_check_voice_assistants
 from .model.reauth import async_start_role_reauth
-from .model.role import Role, merged_config, role_connection, subentry_role
+from .model.role import (
+    Role,
+    configured_models,
+    merged_config,
+    role_connection,
+    subentry_role,
+)
 from .model.use import model_uses
 from .residency.checks import async_start_checks
 from .residency.checks.index_stuck import check_index
@@ -82,6 +91,7 @@ async def async_setup_entry(hass: HomeAssistant, entry: HomeAgentConfigEntry) ->
     for loader in data.loaders.values():
         async_start_checks(loader)
     clear_issues_of_removed(hass, entry)
+    async_check_voice_assistants(hass, entry)
     for coordinator in data.coordinators.values():
         WarmUp(
             hass,
@@ -107,8 +117,9 @@ async def async_unload_entry(hass: HomeAssistant, entry: HomeAgentConfigEntry) -
 
 
 async def async_remove_entry(hass: HomeAssistant, entry: HomeAgentConfigEntry) -> None:
-    """Remove the indexes and the repair issues of a removed entry."""
+    """Remove the indexes, the repair issues and the histories of a removed entry."""
     clear_issues_of_removed(hass, entry, is_removed=True)
+    await model_uses(hass).async_keep_only(configured_models(hass))
     for subentry in entry.get_subentries_of_type(SUBENTRY_EMBEDDING):
         await _async_delete_index(VectorDBManager(hass, merged_config(entry, subentry)))
     await _async_delete_orphaned_indexes(hass)
@@ -117,9 +128,14 @@ async def async_remove_entry(hass: HomeAssistant, entry: HomeAgentConfigEntry) -
 async def async_migrate_entry(hass: HomeAssistant, entry: ConfigEntry[Any]) -> bool:
     """Migrate an entry of version 1; refuse one of a later version than ours."""
     if entry.version == 1:
+        old = {**entry.data, **entry.options}
         async_migrate_from_version_1(hass, entry)
+        if entry.version == 2:
+            await async_report_version_1_data(hass, entry, old)
     if entry.version == 2 and entry.minor_version < 2:
         async_remove_obsolete_entities(hass, entry)
+    if entry.version == 2 and entry.minor_version < 3:
+        async_rename_server_devices(hass, entry)
     return entry.version == 2
 
 

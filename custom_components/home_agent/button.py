@@ -9,7 +9,7 @@ from homeassistant.const import EntityCategory
 from homeassistant.core import HomeAssistant
 from homeassistant.helpers.entity_platform import AddConfigEntryEntitiesCallback
 
-from .entity import ModelEntity
+from .entity import ServerEntity
 from .residency.loader import ModelLoader
 from .runtime import HomeAgentConfigEntry
 from .servers.base import ServerCapability
@@ -57,7 +57,7 @@ async def async_setup_entry(
         )
 
 
-class ModelButton(ModelEntity, ButtonEntity):
+class ModelButton(ServerEntity, ButtonEntity):
     """A button on the device of a model."""
 
     _attr_entity_category = EntityCategory.CONFIG

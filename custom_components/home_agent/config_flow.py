@@ -89,7 +89,7 @@ class HomeAgentConfigFlow(ConfigFlow, domain=DOMAIN):
     """Set up a server and its first models."""
 
     VERSION = 2
-    MINOR_VERSION = 2
+    MINOR_VERSION = 3
 
     def __init__(self) -> None:
         """Start without a server."""

@@ -64,6 +64,7 @@ class HomeAgentConversationEntity(conversation.ConversationEntity):
         tools = external_llm_tools(hass, entry, subentry)
         self._llm_api = AgentAPI(hass, config, tools) if api_ids or tools else None
         self._prefix = Prefix(hass, self._llm_api, self._prompt)
+        self._residency = entry.runtime_data.residencies[subentry.subentry_id]
         self._primer = entry.runtime_data.primers[subentry.subentry_id]
         self._attr_unique_id = subentry.subentry_id
         self._attr_device_info = device_info(entry, subentry)
@@ -78,6 +79,7 @@ class HomeAgentConversationEntity(conversation.ConversationEntity):
     async def async_added_to_hass(self) -> None:
         """Restore who asked last: the prompt for them is primed."""
         await super().async_added_to_hass()
+        self.async_on_remove(self._residency.changed.add(self.async_write_ha_state))
         if self._llm_api is not None:
             # A conversation that goes on must not name hidden entities any more.
             self.async_on_remove(
@@ -96,6 +98,12 @@ class HomeAgentConversationEntity(conversation.ConversationEntity):
         """End the priming of an agent that the user disables."""
         self._primer.make_prefix = None
         await super().async_will_remove_from_hass()
+
+    @property
+    @override
+    def available(self) -> bool:
+        """Return whether the server answers."""
+        return self._residency.coordinator.last_update_success
 
     @property
     @override

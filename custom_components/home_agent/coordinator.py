@@ -13,7 +13,7 @@ from homeassistant.util import dt as dt_util
 
 from .servers.address import shown_host
 from .servers.base import Connection, LoadedModel, ModelServer, ServerCapability
-from .servers.errors import InvalidAuth, ModelServerError
+from .servers.errors import InvalidAuth, ModelServerError, is_away
 from .servers.factory import connect, server_capabilities
 from .servers.session import async_get_session
 
@@ -40,10 +40,11 @@ class ServerCoordinator(DataUpdateCoordinator[LoadedModels | None]):
     """Polls one server; data are the models in its memory, None if it reports none.
 
     A server that reports its loaded models is polled each minute, when a model is due
-    to be unloaded, and after requests of Home Agent; another server is contacted once.
-    A server that does not answer is polled every AWAY_INTERVAL. No server counts a
-    poll as a use of a model. Listeners are called when the loaded models or the
-    availability have changed, and after each poll that follows a request.
+    to be unloaded, and after requests of Home Agent; another server is contacted once,
+    and after a request that did not reach it. A server that does not answer is polled
+    every AWAY_INTERVAL. No server counts a poll as a use of a model. Listeners are
+    called when the loaded models or the availability have changed, and after each poll
+    that follows a request.
     """
 
     config_entry: ConfigEntry[Any]
@@ -159,6 +160,7 @@ class ServerCoordinator(DataUpdateCoordinator[LoadedModels | None]):
         try:
             server = await self.server()
             if not self.lists_models:
+                await _async_contact(server)
                 self.update_interval = None
                 return None
             models = await server.loaded_models(self.model_names)
@@ -193,3 +195,12 @@ class ServerCoordinator(DataUpdateCoordinator[LoadedModels | None]):
         ]
         soonest = min([POLL_INTERVAL, *(time - now for time in due if time > now)])
         return max(soonest, LEAST_INTERVAL)
+
+
+async def _async_contact(server: ModelServer) -> None:
+    """Raise a ModelServerError if the server is away; whatever it answers is fine."""
+    try:
+        await server.check()
+    except ModelServerError as err:
+        if is_away(err):
+            raise

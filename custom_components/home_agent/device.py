@@ -8,6 +8,7 @@ from .const import DOMAIN
 from .coordinator import ServerCoordinator
 from .model.role import subentry_role
 from .runtime import HomeAgentConfigEntry
+from .servers.address import shown_server_id
 from .servers.detect import server_name
 
 
@@ -54,11 +55,12 @@ def server_device_info(
 ) -> dr.DeviceInfo:
     """Return the device of a server."""
     connection = coordinator.connection
+    key = shown_server_id(connection.url)
     name = coordinator.host
     if connection.kind is not None:
         name = server_name(connection.kind, connection.url)
     return dr.DeviceInfo(
-        identifiers={(DOMAIN, f"{entry.entry_id}_{coordinator.host}")},
+        identifiers={(DOMAIN, f"{entry.entry_id}_{key}")},
         name=f"{name} ({coordinator.host})" if name != coordinator.host else name,
         manufacturer="Home Agent",
         model=name,

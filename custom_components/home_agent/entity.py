@@ -26,10 +26,8 @@ class ModelEntity(Entity):
         self._attr_device_info = device_info(entry, residency.subentry)
 
 
-class ResidencyEntity(ModelEntity):
-    """An entity that shows what the server reports of the model."""
-
-    _attr_entity_category = EntityCategory.DIAGNOSTIC
+class ServerEntity(ModelEntity):
+    """An entity that is available while the server of the model answers."""
 
     @override
     async def async_added_to_hass(self) -> None:
@@ -42,3 +40,9 @@ class ResidencyEntity(ModelEntity):
     def available(self) -> bool:
         """Return whether the server answers."""
         return self.residency.coordinator.last_update_success
+
+
+class ResidencyEntity(ServerEntity):
+    """An entity that shows what the server reports of the model."""
+
+    _attr_entity_category = EntityCategory.DIAGNOSTIC

@@ -32,6 +32,7 @@ async def async_setup_entry(
 class ResidencyEventEntity(ModelEntity, EventEntity):
     """Fires when the model is loaded into memory or leaves it."""
 
+    _attr_entity_registry_enabled_default = False
     _attr_event_types = [str(event) for event in ResidencyEvent]  # noqa: RUF012
 
     def __init__(self, entry: HomeAgentConfigEntry, residency: ModelResidency) -> None:

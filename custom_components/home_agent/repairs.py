@@ -12,6 +12,10 @@ from homeassistant.helpers import issue_registry as ir
 import probatio as vol
 
 from .dialogs.fields import keep_alive_select, num_ctx_number
+from .dialogs.voice_assistants import (
+    ISSUE as VOICE_ASSISTANT,
+    async_switch_voice_assistants,
+)
 from .keep_alive import InvalidKeepAlive, KeepAlive
 from .model.role import ModelRole, Role, merged_config, subentry_role
 from .residency.checks.model_missing import check_model_missing
@@ -32,7 +36,11 @@ async def async_create_fix_flow(
 ) -> RepairsFlow:
     """Return the flow that fixes an issue."""
     issue = data or {}
-    return PullFlow(issue) if issue.get("pull") else SettingFlow(issue)
+    if issue.get("pull"):
+        return PullFlow(issue)
+    if issue.get(VOICE_ASSISTANT):
+        return VoiceAssistantFlow(issue)
+    return NoticeFlow(issue) if issue.get("is_notice") else SettingFlow(issue)
 
 
 class IssueFlow(RepairsFlow):
@@ -64,6 +72,37 @@ class IssueFlow(RepairsFlow):
         registry = ir.async_get(self.hass)
         issue = registry.async_get_issue(self.handler, self.issue_id)
         return dict(issue.translation_placeholders or {}) if issue else {}
+
+
+class NoticeFlow(IssueFlow):
+    """Shows what the user should know; the issue goes when they have read it."""
+
+    @override
+    async def async_step_confirm(
+        self, user_input: dict[str, Any] | None = None
+    ) -> RepairsFlowResult:
+        """Show the text, then do what the flow is for."""
+        if user_input is None:
+            return self.async_show_form(
+                step_id="confirm",
+                data_schema=vol.Schema({}),
+                description_placeholders=self._placeholders(),
+            )
+        await self._async_fix()
+        return self.async_create_entry(data={})
+
+    async def _async_fix(self) -> None:
+        """Do nothing: a notice is only read."""
+
+
+class VoiceAssistantFlow(NoticeFlow):
+    """Lets voice assistants that name an agent of version 1 use the present one."""
+
+    @override
+    async def _async_fix(self) -> None:
+        """Change the voice assistants."""
+        if (entry := self._entry) is not None:
+            await async_switch_voice_assistants(self.hass, entry)
 
 
 class PullFlow(IssueFlow):

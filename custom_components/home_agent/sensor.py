@@ -6,6 +6,7 @@ from datetime import datetime
 from typing import Any, Final, override
 
 from homeassistant.components.sensor import (
+    RestoreSensor,
     SensorDeviceClass,
     SensorEntity,
     SensorEntityDescription,
@@ -28,11 +29,15 @@ from .model.role import Role
 from .model.turn_record import TurnRecord
 from .residency.state import ModelResidency, ResidencyState
 from .runtime import HomeAgentConfigEntry
+from .servers.address import shown_server_id
 from .servers.base import LoadedModel, ServerCapability, ServerKind
 from .vector_db_manager import VectorDBManager
 
 # The coordinator polls the server; entities do not.
 PARALLEL_UPDATES = 0
+
+# The state of "Unloads at" of a model that stays until something unloads it.
+NEVER: Final = "never"
 
 type _Value = str | int | float | datetime | None
 
@@ -53,6 +58,8 @@ class TurnSensorDescription(SensorEntityDescription):
     kinds: frozenset[ServerKind | None] | None = None
 
 
+# Only how much memory models use has long-term statistics. A figure of a turn stands
+# until the next turn, so its mean over time would mean nothing.
 _SIZE: Final[dict[str, Any]] = {
     "device_class": SensorDeviceClass.DATA_SIZE,
     "native_unit_of_measurement": UnitOfInformation.BYTES,
@@ -64,12 +71,10 @@ _SECONDS: Final[dict[str, Any]] = {
     "device_class": SensorDeviceClass.DURATION,
     "native_unit_of_measurement": UnitOfTime.SECONDS,
     "suggested_display_precision": 2,
-    "state_class": SensorStateClass.MEASUREMENT,
 }
-_TOKENS: Final[dict[str, Any]] = {
-    "native_unit_of_measurement": "tokens",
-    "state_class": SensorStateClass.MEASUREMENT,
-}
+_TOKENS: Final[dict[str, Any]] = {"native_unit_of_measurement": "tokens"}
+# For entities that few households look at; the user can enable them.
+_DISABLED: Final[dict[str, Any]] = {"entity_registry_enabled_default": False}
 
 
 def _gpu_share(model: LoadedModel) -> float | None:
@@ -80,6 +85,7 @@ def _gpu_share(model: LoadedModel) -> float | None:
 
 
 _OLLAMA: Final = frozenset({ServerKind.OLLAMA})
+_REPORTS_EXPIRY: Final = _OLLAMA | {ServerKind.DOCKER_MODEL_RUNNER}
 _REPORTS_CONTEXT: Final = frozenset(
     {
         ServerKind.OLLAMA,
@@ -91,27 +97,22 @@ _REPORTS_CONTEXT: Final = frozenset(
 
 MODEL_SENSORS: Final = (
     ModelSensorDescription(
-        key="loaded_until",
-        device_class=SensorDeviceClass.TIMESTAMP,
-        value=lambda model: model.expires_at,
-        kinds=_OLLAMA | {ServerKind.DOCKER_MODEL_RUNNER},
-    ),
-    ModelSensorDescription(
         key="memory", value=lambda model: model.size_bytes, kinds=_OLLAMA, **_SIZE
     ),
     ModelSensorDescription(
         key="gpu_share",
         native_unit_of_measurement=PERCENTAGE,
-        state_class=SensorStateClass.MEASUREMENT,
         suggested_display_precision=0,
         value=_gpu_share,
         kinds=_OLLAMA,
+        **_DISABLED,
     ),
     ModelSensorDescription(
         key="context_length",
         value=lambda model: model.context_length,
         kinds=_REPORTS_CONTEXT,
         **_TOKENS,
+        **_DISABLED,
     ),
 )
 
@@ -122,6 +123,7 @@ TURN_SENSORS: Final = (
         # OpenAI's API has no such figure.
         kinds=_OLLAMA,
         **_SECONDS,
+        **_DISABLED,
     ),
     TurnSensorDescription(
         key="first_token_time",
@@ -132,6 +134,7 @@ TURN_SENSORS: Final = (
         key="prompt_tokens",
         value=lambda turn: turn.prompt_tokens,
         **_TOKENS,
+        **_DISABLED,
     ),
     TurnSensorDescription(
         key="cached_tokens",
@@ -139,13 +142,14 @@ TURN_SENSORS: Final = (
         # Ollama reports no cached tokens: it counts them as evaluated (0.30.1).
         kinds=frozenset({None, *ServerKind}) - _OLLAMA,
         **_TOKENS,
+        **_DISABLED,
     ),
     TurnSensorDescription(
         key="generation_speed",
         native_unit_of_measurement="tokens/s",
-        state_class=SensorStateClass.MEASUREMENT,
         suggested_display_precision=1,
         value=lambda turn: turn.tokens_per_second,
+        **_DISABLED,
     ),
 )
 
@@ -181,6 +185,8 @@ def _model_sensors(
     sensors: list[SensorEntity] = []
     if ServerCapability.LIST in residency.capabilities:
         sensors.append(ResidencySensor(entry, residency))
+        if kind in _REPORTS_EXPIRY:
+            sensors.append(UnloadTimeSensor(entry, residency))
         sensors += [
             ModelSensor(entry, residency, description)
             for description in MODEL_SENSORS
@@ -212,6 +218,41 @@ class ResidencySensor(ResidencyEntity, SensorEntity):
         return self.residency.state
 
 
+class UnloadTimeSensor(ResidencyEntity, SensorEntity):
+    """When the server unloads the model if no request uses it."""
+
+    def __init__(self, entry: HomeAgentConfigEntry, residency: ModelResidency) -> None:
+        """Show the time of a model."""
+        super().__init__(entry, residency, "loaded_until")
+
+    @property
+    def _never_unloads(self) -> bool:
+        """Return whether the model stays until something unloads it."""
+        model = self.residency.loaded
+        return model is not None and model.is_indefinite
+
+    @property
+    @override
+    def device_class(self) -> SensorDeviceClass | None:
+        """Return the class of a time, None while the state is a word."""
+        return None if self._never_unloads else SensorDeviceClass.TIMESTAMP
+
+    @property
+    @override
+    def native_value(self) -> _Value:
+        """Return the time or NEVER, unknown while the model is not in memory."""
+        model = self.residency.loaded
+        if model is None:
+            return None
+        return NEVER if model.is_indefinite else model.expires_at
+
+    @property
+    @override
+    def extra_state_attributes(self) -> Mapping[str, Any]:
+        """Return whether the model stays until something unloads it."""
+        return {"never_unloads": self._never_unloads}
+
+
 class ModelSensor(ResidencyEntity, SensorEntity):
     """A figure of the model while it is in memory."""
 
@@ -234,18 +275,9 @@ class ModelSensor(ResidencyEntity, SensorEntity):
         model = self.residency.loaded
         return None if model is None else self.entity_description.value(model)
 
-    @property
-    @override
-    def extra_state_attributes(self) -> Mapping[str, Any] | None:
-        """Return whether the model stays until it is unloaded."""
-        if self.entity_description.key != "loaded_until":
-            return None
-        model = self.residency.loaded
-        return {"never_unloads": model is not None and model.is_indefinite}
 
-
-class TurnSensor(ModelEntity, SensorEntity):
-    """A figure of the last turn of a role."""
+class TurnSensor(ModelEntity, RestoreSensor):
+    """A figure of the last turn of a role, also after a reload or a restart."""
 
     _attr_entity_category = EntityCategory.DIAGNOSTIC
     entity_description: TurnSensorDescription
@@ -262,8 +294,10 @@ class TurnSensor(ModelEntity, SensorEntity):
 
     @override
     async def async_added_to_hass(self) -> None:
-        """Listen to the turns of the model."""
+        """Show the last figure again, and listen to the turns of the model."""
         await super().async_added_to_hass()
+        if (last := await self.async_get_last_sensor_data()) is not None:
+            self._attr_native_value = _number(last.native_value)
         self.async_on_remove(self.residency.use.turn_ended.add(self._turn_ended))
 
     @callback
@@ -274,12 +308,17 @@ class TurnSensor(ModelEntity, SensorEntity):
             self.async_write_ha_state()
 
 
+def _number(value: object) -> float | None:
+    """Return a restored figure, None for anything that is no number."""
+    return value if isinstance(value, int | float) else None
+
+
 class IndexSensor(ModelEntity, SensorEntity):
     """The number of exposed entities that are indexed."""
 
     _attr_entity_category = EntityCategory.DIAGNOSTIC
+    _attr_entity_registry_enabled_default = False
     _attr_native_unit_of_measurement = "entities"
-    _attr_state_class = SensorStateClass.MEASUREMENT
 
     def __init__(
         self,
@@ -325,10 +364,11 @@ class ServerMemorySensor(CoordinatorEntity[ServerCoordinator], SensorEntity):
         """Show the memory that a server uses for models."""
         super().__init__(coordinator)
         self.entity_description = SensorEntityDescription(
-            key="memory_held", translation_key="memory_held", **_SIZE
+            key="memory_held", translation_key="memory_held", **_SIZE, **_DISABLED
         )
         self._attr_device_info = server_device_info(entry, coordinator)
-        self._attr_unique_id = f"{entry.entry_id}_{coordinator.host}_memory_held"
+        key = shown_server_id(coordinator.connection.url)
+        self._attr_unique_id = f"{entry.entry_id}_{key}_memory_held"
 
     @property
     @override

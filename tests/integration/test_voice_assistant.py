@@ -112,6 +112,7 @@ async def microphone(home: HomeAssistant) -> None:
 
 
 @pytest.mark.parametrize("load_ahead", [True, False])
+@pytest.mark.usefixtures("all_entities")
 async def test_the_load_is_over_when_the_sentence_is(
     home: HomeAssistant,
     ollama: OllamaStandIn,

@@ -270,6 +270,7 @@ async def test_it_is_primed_for_who_asked_last(
 
 
 @pytest.mark.parametrize("prepared", [True, False])
+@pytest.mark.usefixtures("all_entities")
 async def test_speech_hides_the_load(
     home: HomeAssistant,
     ollama: OllamaStandIn,

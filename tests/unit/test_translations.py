@@ -13,6 +13,9 @@ import yaml
 import custom_components.home_agent
 from custom_components.home_agent import button, sensor
 from custom_components.home_agent.dialogs import fields as forms
+from custom_components.home_agent.dialogs.voice_assistants import (
+    ISSUE as VOICE_ASSISTANT,
+)
 from custom_components.home_agent.model.role import Role
 from custom_components.home_agent.prompt.entity_mode import EntityMode
 from custom_components.home_agent.residency import state as residency
@@ -215,8 +218,9 @@ def test_entities_have_names_and_icons() -> None:
         assert all(entity["name"] for entity in entities.values())
     keys = {item.key for item in (*sensor.MODEL_SENSORS, *sensor.TURN_SENSORS)}
     assert names["sensor"].keys() == keys | {
-        *("indexed", "memory_held", "residency"),
+        *("indexed", "loaded_until", "memory_held", "residency"),
     }
+    assert names["sensor"]["loaded_until"]["state"].keys() == {sensor.NEVER}
     assert names["button"].keys() == {item.key for item in button.BUTTONS}
     states = names["sensor"]["residency"]["state"]
     assert states.keys() == set(residency.ResidencyState)
@@ -228,8 +232,11 @@ def test_repairs_have_texts() -> None:
     """Each repair has texts, which use only placeholders that are filled in."""
     raised = r'"(\w+)",\s+(?:self\._)?residency'
     reported = set(re.findall(raised, sources()))
+    # Those of an entry, and the one whose name is a constant.
+    reported |= {*re.findall(r'entry,\s+"(version_\w+)"', sources()), VOICE_ASSISTANT}
     assert reported == {key.removesuffix("_by_hand") for key in TEXTS["issues"]}
     known = {
+        *("agent", "assistants", "collections", "file"),
         *("cold_starts", "error", "held", "host", "indexed", "keep_alive", "limit"),
         *(
             "kept",

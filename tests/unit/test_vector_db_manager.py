@@ -375,6 +375,7 @@ async def test_a_broken_index_does_not_stop_the_set_up(
     assert len(await search(home, "lamp")) == 4
 
 
+@pytest.mark.usefixtures("all_entities")
 async def test_progress_and_a_stuck_index(
     home: HomeAssistant,
     ollama: OllamaStandIn,

@@ -1,6 +1,6 @@
 """A model role: its settings, its server, and how its requests are made."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from enum import StrEnum
 from typing import Any, Final, Literal
 
@@ -12,6 +12,7 @@ from ..const import (
     DEFAULT_IDLE_TIMEOUT,
     DEFAULT_MAX_TOKENS,
     DEFAULT_NUM_CTX,
+    DOMAIN,
     SUBENTRY_CONVERSATION,
     SUBENTRY_EMBEDDING,
     SUBENTRY_EXTERNAL_LLM,
@@ -63,6 +64,14 @@ def merged_config(
 def subentry_role(subentry: ConfigSubentry) -> Role:
     """Return the role of a subentry's model."""
     return SUBENTRY_ROLES[subentry.subentry_type]
+
+
+def configured_models(hass: HomeAssistant) -> Iterator[tuple[str, str]]:
+    """Yield address and model of each role of all entries, loaded or not."""
+    for entry in hass.config_entries.async_entries(DOMAIN):
+        for subentry in entry.subentries.values():
+            config, role = merged_config(entry, subentry), subentry_role(subentry)
+            yield role_connection(config, role).url, config[role.key("model")]
 
 
 def role_connection(config: Mapping[str, Any], role: Role) -> Connection:

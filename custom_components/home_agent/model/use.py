@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -32,7 +32,19 @@ SAVE_DELAY: Final = 60
 # Maximum seconds that embedding waits for turns of other models on the server.
 MAX_WAIT_FOR_IDLE: Final = 60.0
 
+# A later version has written the storage file, or something else, of any shape.
+_UNREADABLE: Final = (
+    HomeAssistantError,
+    NotImplementedError,
+    ArithmeticError,
+    AttributeError,
+    LookupError,
+    TypeError,
+    ValueError,
+)
+
 _ESTIMATE_KEY: Final = "characters_per_token"
+_UNLOADED_KEY: Final = "unload_requested"
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +76,8 @@ class ModelUse:
     running_requests counts the requests that have not ended, loading_requests those
     of them that only load the model, running_turns the turns. primed_prefix is the
     key of the prompt prefix that the server evaluated last, None if that is not known.
-    unload_requested says that Home Agent itself asked the server to unload the model.
+    unload_requested says that Home Agent itself asked the server to unload the model,
+    also before a restart: it is stored, and the model is not loaded again unasked.
     load_lock is held while the model is loaded or unloaded, so that two callers do not
     load it twice. context_length is the context that the server reports, in tokens.
     last_ended is when the last request ended, last_subentry_id whose turn ended last.
@@ -161,13 +174,12 @@ class ModelUses:
         self._store: Store[dict[str, Any]] = Store(hass, STORAGE_VERSION, STORAGE_KEY)
 
     async def async_load(self) -> None:
-        """Read the stored histories."""
+        """Read the stored histories; without them all else works."""
+        stored: dict[str, Any] | None = None
         try:
             stored = await self._store.async_load()
-        except (HomeAssistantError, NotImplementedError) as err:
-            # A later version has written it: without a history all else works.
-            _LOGGER.warning("Cannot read how models were used: %s", err)
-            stored = None
+        except _UNREADABLE as err:
+            _LOGGER.warning("Cannot read how models were used: %r", err)
         for key, data in stored.items() if isinstance(stored, dict) else ():
             # Earlier versions stored the address as the user typed it.
             root, _, model = key.partition(" ")
@@ -177,8 +189,9 @@ class ModelUses:
                     UseHistory.from_dict(data),
                     TokenEstimate(data[_ESTIMATE_KEY]),
                     self._servers[root],
+                    unload_requested=data.get(_UNLOADED_KEY) is True,
                 )
-            except (KeyError, TypeError, ValueError, AttributeError) as err:
+            except _UNREADABLE as err:
                 _LOGGER.warning(
                     "Forgetting how %s was used: what is stored is unreadable (%s)",
                     model,
@@ -212,6 +225,12 @@ class ModelUses:
                         await use.idle.wait()
         await own.server.async_wait_until_primed()
 
+    async def async_keep_only(self, models: Iterable[tuple[str, str]]) -> None:
+        """Forget how all models were used except these (address, model)."""
+        kept = {f"{server_id(url)} {model}" for url, model in models}
+        self._uses = {key: use for key, use in self._uses.items() if key in kept}
+        await self._store.async_save(self._data_to_store())
+
     @callback
     def save_soon(self) -> None:
         """Store the histories within a minute, and before Home Assistant stops."""
@@ -222,9 +241,12 @@ class ModelUses:
         """Return the histories of the models that were used."""
         return {
             key: use.history.as_dict()
-            | {_ESTIMATE_KEY: use.token_estimate.characters_per_token}
+            | {
+                _ESTIMATE_KEY: use.token_estimate.characters_per_token,
+                _UNLOADED_KEY: use.unload_requested,
+            }
             for key, use in self._uses.items()
-            if not use.history.is_empty
+            if use.unload_requested or not use.history.is_empty
         }
 
 

@@ -112,6 +112,7 @@ class ModelLoader:
             except HomeAssistantError:
                 self._use.unload_requested = False
                 raise
+            model_uses(self.residency.hass).save_soon()
             self.residency.coordinator.async_request_ended()
 
     async def async_pull(self) -> AsyncGenerator[float]:

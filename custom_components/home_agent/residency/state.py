@@ -14,6 +14,7 @@ from ..model.listeners import Listeners
 from ..model.role import ModelRole, Role, merged_config, subentry_role
 from ..model.use import ModelUser
 from ..servers.base import LOAD_TIMEOUT, LoadedModel, ServerCapability
+from ..servers.errors import ModelServerError, is_away
 
 # A poll that is at most this old is still used, and expiry times differ by as much.
 RECENT: Final = timedelta(seconds=2)
@@ -133,6 +134,7 @@ class ModelResidency:
         for stop in (
             self.coordinator.async_add_listener(self._server_changed),
             self.use.requests_changed.add(self._requests_changed),
+            self.use.request_failed.add(self._request_failed),
             self.use.add_user(user),
         ):
             self.entry.async_on_unload(stop)
@@ -205,6 +207,14 @@ class ModelResidency:
         ended = self.use.last_ended
         stay = timedelta(seconds=self.keep_alive.seconds)
         return ended is None or ended + stay <= dt_util.utcnow() + RECENT
+
+    @callback
+    def _request_failed(self, err: ModelServerError) -> None:
+        """Find out whether the server is away, if no poll does that."""
+        if is_away(err) and not self.coordinator.lists_models:
+            self.entry.async_create_background_task(
+                self.hass, self.coordinator.async_refresh(), "contact the server"
+            )
 
     @callback
     def _requests_changed(self) -> None:

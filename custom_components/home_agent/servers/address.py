@@ -1,6 +1,7 @@
 """Addresses of model servers: their plain form, their parts, and who runs them."""
 
 import base64
+from hashlib import sha256
 import ipaddress
 from typing import Final
 from urllib.parse import unquote
@@ -220,6 +221,19 @@ def shown_host(url: str) -> str:
     host = parts.host or ""
     default = parts.is_default_port() or parts.port is None
     return host if default else f"{host}:{parts.port}"
+
+
+def shown_server_id(url: str) -> str:
+    """Return what identifies the server at an address, without a path or a password.
+
+    It is the host and port; an address with https or a path has a hash of these in
+    addition.
+    """
+    host, root = shown_host(url), server_id(url)
+    parts = URL(root)
+    if parts.scheme == "http" and parts.path in ("", "/"):
+        return host
+    return f"{host}_{sha256(root.encode()).hexdigest()[:8]}"
 
 
 def _host(url: str) -> str:

@@ -150,6 +150,11 @@ class NotSupported(ModelServerError):
     key = "not_supported"
 
 
+def is_away(err: ModelServerError) -> bool:
+    """Return whether an error says that the server does not answer at all."""
+    return isinstance(err, CannotConnect | ConnectionLost | ServerTimedOut)
+
+
 def is_prompt_too_long(detail: str) -> bool:
     """Return whether a server's error text says that the prompt is too long."""
     return _TOO_LONG.search(detail) is not None

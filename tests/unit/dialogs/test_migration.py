@@ -222,7 +222,7 @@ async def test_the_sensor_that_is_gone_is_removed(
     home.config_entries.async_update_entry(entry, minor_version=1)
     assert await home.config_entries.async_setup(entry.entry_id)
     assert registry.async_get(obsolete.entity_id) is None
-    assert entry.minor_version == 2
+    assert entry.minor_version == 3
     assert er.async_entries_for_config_entry(registry, entry.entry_id)
 
 

@@ -1,11 +1,15 @@
 """Tests of how the uses of models are stored."""
 
+from pathlib import Path
 from typing import Any
 
 from homeassistant.core import HomeAssistant
+from homeassistant.setup import async_setup_component
 import pytest
 
 from custom_components.home_agent.model.use import STORAGE_KEY, model_uses
+from tests.conftest import MakeEntry, call_action, say
+from tests.servers import OllamaStandIn
 
 GOOD = {"uses": [[1e9, 1e9 + 1, 1]], "loads": [2.0], "characters_per_token": 3.5}
 
@@ -51,3 +55,50 @@ def test_an_unload_is_forgotten_when_the_model_is_wanted_again(
     use.unload_requested = True
     with use.count_request():
         assert not use.unload_requested
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[]",
+        "[1]",
+        '"x"',
+        "5",
+        "null",
+        "{}",
+        '{"version": 1}',
+        '{"version": "1", "data": {}}',
+        '{"version": 1, "data": 5}',
+        '{"version": 1, "data": {"http://[ x": {}}}',
+        '{"version": 1, "data": {"http://a:1 x": {"uses": [[1e400, 1, 1]]}}}',
+        '{"version": 0, "minor_version": 1, "data": {}}',
+        "{",
+    ],
+)
+async def test_a_file_of_another_shape_stops_nothing(
+    home: HomeAssistant, tmp_path: Path, text: str
+) -> None:
+    """Whatever has written the file, the integration is set up."""
+    folder = tmp_path / ".storage"
+    folder.mkdir(exist_ok=True)
+    (folder / STORAGE_KEY).write_text(text)
+    assert await async_setup_component(home, "home_agent", {})
+    assert model_uses(home).async_get("http://a:1", "x").history.is_empty
+
+
+async def test_the_history_goes_with_its_entry(
+    home: HomeAssistant,
+    ollama: OllamaStandIn,
+    make_entry: MakeEntry,
+    hass_storage: dict[str, Any],
+) -> None:
+    """That of a model that another entry uses stays."""
+    first = await make_entry(ollama.url, conversation={}, embedding={})
+    second = await make_entry(f"{ollama.url}/v1", conversation={})
+    await say(home, "Hello")
+    await call_action(home, "search_entities", query="lamp")
+    await home.config_entries.async_remove(first.entry_id)
+    data = hass_storage[STORAGE_KEY]["data"]
+    assert [key.rpartition(" ")[2] for key in data] == ["llama3.2:3b"]
+    await home.config_entries.async_remove(second.entry_id)
+    assert hass_storage[STORAGE_KEY]["data"] == {}
