@@ -9,6 +9,7 @@ from datetime import timedelta
 import os
 
 from homeassistant.core import HomeAssistant
+from homeassistant.helpers import entity_registry as er
 from homeassistant.helpers.aiohttp_client import async_get_clientsession
 from homeassistant.util import dt as dt_util
 import pytest
@@ -91,12 +92,13 @@ async def test_sensors_agree(home: HomeAssistant, make_entry: MakeEntry) -> None
     )
     server = await connect(async_get_clientsession(home), Connection(URL))
     (coordinator,) = entry.runtime_data.coordinators.values()
+    (subentry_id,) = entry.subentries
 
     async def agree() -> None:
         await home.async_block_till_done(wait_background_tasks=True)
         for _ in range(LOOKS):
             await coordinator.async_refresh()
-            if shows(home, model := await loaded(server)):
+            if shows(home, subentry_id, model := await loaded(server)):
                 return
         pytest.fail(f"the sensors do not show {model}")
 
@@ -119,11 +121,19 @@ async def test_sensors_agree(home: HomeAssistant, make_entry: MakeEntry) -> None
     await agree()
 
 
-def shows(home: HomeAssistant, model: LoadedModel | None) -> bool:
-    """Return whether the sensors show what the server reports."""
+def shows(
+    home: HomeAssistant, subentry_id: str, model: LoadedModel | None
+) -> bool:
+    """Return whether the sensors of a role show what the server reports."""
 
-    def state(name: str) -> str:
-        found = home.states.get(f"sensor.agent_{name}")
+    def state(key: str) -> str:
+        """Return the state of the agent's sensor; its unique id ends with the key."""
+        (entity_id,) = (
+            entity_id
+            for entity_id, entity in er.async_get(home).entities.items()
+            if entity.unique_id == f"{subentry_id}_{key}"
+        )
+        found = home.states.get(entity_id)
         assert found
         return found.state
 
