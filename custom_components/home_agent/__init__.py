@@ -26,6 +26,7 @@ from .model.use import model_uses
 from .residency.checks import async_start_checks
 from .residency.checks.index_stuck import check_index
 from .residency.checks.issues import clear_issues_of_removed
+from .residency.keep_alive_change import KeepAliveChange
 from .residency.loader import ModelLoader
 from .residency.primer import Primer
 from .residency.state import ModelResidency
@@ -74,6 +75,8 @@ async def async_setup_entry(hass: HomeAssistant, entry: HomeAgentConfigEntry) ->
     entry.async_on_unload(entry.add_update_listener(_async_reload))
     for residency in data.residencies.values():
         async_start_checks(residency)
+    for loader in data.loaders.values():
+        KeepAliveChange(loader).async_start()
     clear_issues_of_removed(hass, entry)
     for coordinator in data.coordinators.values():
         WarmUp(
@@ -131,6 +134,7 @@ def _add_role(
             hass, entry, connection, ask_for_key
         )
     residency = ModelResidency(hass, entry, subentry, data.coordinators[root])
+    residency.async_add_user()
     loader = ModelLoader(residency)
     data.residencies[subentry.subentry_id] = residency
     data.loaders[subentry.subentry_id] = loader

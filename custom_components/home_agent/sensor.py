@@ -237,11 +237,15 @@ class ModelSensor(ResidencyEntity, SensorEntity):
     @property
     @override
     def extra_state_attributes(self) -> Mapping[str, Any] | None:
-        """Return whether the model stays until it is unloaded."""
+        """Return which keep_alive holds, and the roles that have set it."""
         if self.entity_description.key != "loaded_until":
             return None
         model = self.residency.loaded
-        return {"never_unloads": model is not None and model.is_indefinite}
+        return {
+            "never_unloads": model is not None and model.is_indefinite,
+            "keep_alive_in_effect": self.residency.keep_alive_in_effect.text,
+            "kept_by": self.residency.kept_by,
+        }
 
 
 class TurnSensor(ModelEntity, SensorEntity):

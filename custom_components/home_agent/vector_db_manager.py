@@ -158,8 +158,8 @@ class VectorDBManager:
         Ask the user for a new key if the server refuses the one it has.
         """
         try:
-            with Turn(self._role) as turn:
-                return await turn.embed(model, texts, keep_alive)
+            with Turn(self._role.with_model(model)) as turn:
+                return await turn.embed(texts, keep_alive)
         except InvalidAuth:
             async_start_role_reauth(self.hass, self._config, Role.EMBEDDING)
             raise

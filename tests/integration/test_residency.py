@@ -47,8 +47,9 @@ class Home(PassingTime):
     """A home whose sensors are compared with the server."""
 
     async def poll(self) -> None:
-        """Let one poll's time pass."""
+        """Let one poll's time pass, and that of a poll after the requests in it."""
         await self.advance(61)
+        await self.advance(1)
 
     def state(self, device: str, key: str) -> str:
         """Return the state of a sensor."""

@@ -179,7 +179,9 @@ class UseHistory:
     def table(self, configured: KeepAlive) -> list[Advice]:
         """Return the costs of all candidates and of the configured keep_alive."""
         texts = dict.fromkeys((*CANDIDATES, configured.text))
-        values = sorted((KeepAlive.parse(text) for text in texts), key=_length)
+        values = sorted(
+            (KeepAlive.parse(text) for text in texts), key=lambda value: value.length
+        )
         return [self.advise(value) for value in values]
 
     def suggestion(self, configured: KeepAlive) -> str | None:
@@ -201,8 +203,3 @@ class UseHistory:
             if (KeepAlive.parse(text).seconds or 0) >= needed:
                 return text
         return "-1"
-
-
-def _length(keep_alive: KeepAlive) -> float:
-    """Return a keep_alive's length for sorting."""
-    return float("inf") if keep_alive.seconds is None else keep_alive.seconds

@@ -5,7 +5,13 @@ from typing import Any
 from homeassistant.core import HomeAssistant
 import pytest
 
-from custom_components.home_agent.model.use import STORAGE_KEY, model_uses
+from custom_components.home_agent.keep_alive import KeepAlive
+from custom_components.home_agent.model.use import (
+    STORAGE_KEY,
+    ModelUse,
+    ModelUser,
+    model_uses,
+)
 
 GOOD = {"uses": [[1e9, 1e9 + 1, 1]], "loads": [2.0], "characters_per_token": 3.5}
 
@@ -51,3 +57,84 @@ def test_an_unload_is_forgotten_when_the_model_is_wanted_again(
     use.unload_requested = True
     with use.count_request():
         assert not use.unload_requested
+
+
+def user(subentry_id: str, keep_alive: str) -> ModelUser:
+    """Return a role that uses a model."""
+    return ModelUser(subentry_id, subentry_id, KeepAlive.parse(keep_alive), None)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "llama3.2:latest",
+        "LLAMA3.2",
+        "library/llama3.2",
+        "registry.ollama.ai/library/llama3.2",
+    ],
+)
+def test_names_of_one_model(hass: HomeAssistant, name: str) -> None:
+    """Ollama finds one model by all of them."""
+    uses = model_uses(hass)
+    assert uses.async_get("http://a:1", name) is uses.async_get(
+        "http://a:1", "llama3.2"
+    )
+
+
+def test_other_models_and_servers(hass: HomeAssistant) -> None:
+    """Another tag, another namespace and another server are other models."""
+    uses = model_uses(hass)
+    own = uses.async_get("http://a:1", "llama3.2")
+    for url, name in (
+        ("http://a:1", "llama3.2:3b"),
+        ("http://a:1", "somebody/llama3.2"),
+        ("http://a:2", "llama3.2"),
+    ):
+        assert uses.async_get(url, name) is not own
+
+
+@pytest.mark.parametrize(
+    ("own", "others", "sent"),
+    [
+        ("5m", [], "5m"),
+        ("5m", ["-1"], "-1"),
+        ("-1", ["5m", "0"], "-1"),
+        ("0", ["0"], "0"),
+        ("0", ["1s"], "1s"),
+        ("1800s", ["30m"], "1800s"),
+        ("5m", ["0.5h", "20m"], "0.5h"),
+    ],
+)
+def test_the_longest_keep_alive_is_sent(own: str, others: list[str], sent: str) -> None:
+    """The value of the role itself may be replaced for one request."""
+    use = ModelUse()
+    use.add_user(user("own", "10h"))
+    for number, text in enumerate(others):
+        use.add_user(user(str(number), text))
+    assert use.keep_alive_to_send(KeepAlive.parse(own), "own").text == sent
+
+
+def test_a_request_that_fails_sets_no_keep_alive() -> None:
+    """Nobody knows whether the server has got it."""
+    use = ModelUse()
+    with (
+        pytest.raises(ValueError, match="lost"),
+        use.count_request(KeepAlive.parse("5m")),
+    ):
+        raise ValueError("lost")
+    assert use.sent_keep_alive is None
+    assert use.last_answered is None
+    with use.count_request(KeepAlive.parse("5m")):
+        pass
+    assert use.sent_keep_alive == KeepAlive.parse("5m")
+    assert use.last_answered == use.last_ended
+
+
+def test_a_change_while_a_request_runs_is_no_change_that_was_sent() -> None:
+    """The request has begun with what was configured before."""
+    use = ModelUse()
+    remove = use.add_user(user("own", "5m"))
+    with use.count_request(KeepAlive.parse("5m")):
+        remove()
+        use.add_user(user("own", "-1"))
+    assert use.has_keep_alive_changed()

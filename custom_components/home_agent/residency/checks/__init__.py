@@ -7,6 +7,8 @@ from homeassistant.core import callback
 
 from ..state import ModelResidency
 from .cadence import CadenceCheck
+from .keep_alive_differs import KeepAliveDiffersCheck
+from .keep_alive_refused import KeepAliveRefusedCheck
 from .no_effect import check_no_effect
 from .not_held import NotHeldCheck
 from .num_ctx import NumCtxCheck
@@ -19,6 +21,8 @@ def async_start_checks(residency: ModelResidency) -> None:
     """Check the model of a role until its entry is unloaded."""
     check_no_effect(residency)
     CadenceCheck(residency)
+    KeepAliveDiffersCheck(residency)
+    KeepAliveRefusedCheck(residency)
     NotHeldCheck(residency)
     NumCtxCheck(residency)
     PromptTooLongCheck(residency)
