@@ -117,7 +117,7 @@ class HomeAgent:
             )
             if size.fits:
                 break
-            turn.wanted_tokens = max(turn.wanted_tokens, size.tokens)
+            turn.wanted_characters = max(turn.wanted_characters, size.characters)
             if not history.shorten(chat_log.content):
                 break
             _LOGGER.debug(

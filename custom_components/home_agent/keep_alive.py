@@ -137,6 +137,11 @@ class KeepAlive:
         return None if self.nanoseconds is None else self.nanoseconds / 10**9
 
     @property
+    def length(self) -> float:
+        """Return seconds by which to compare, infinite if the model never unloads."""
+        return float("inf") if self.seconds is None else self.seconds
+
+    @property
     def ollama(self) -> str | int:
         """Return the value for the top-level field keep_alive of Ollama's requests.
 

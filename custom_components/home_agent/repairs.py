@@ -11,6 +11,7 @@ from homeassistant.core import HomeAssistant
 from homeassistant.helpers import issue_registry as ir
 import probatio as vol
 
+from .const import DOMAIN
 from .dialogs.fields import keep_alive_select, num_ctx_number
 from .dialogs.voice_assistants import (
     ISSUE as VOICE_ASSISTANT,
@@ -232,9 +233,9 @@ class SettingFlow(IssueFlow):
 
         A keep_alive is removed if values has none.
         """
-        if (entry := self._entry) is None:
+        if (own_entry := self._entry) is None:
             return
-        for subentry in self._subentries(entry):
+        for entry, subentry in self._subentries(own_entry):
             role = subentry_role(subentry)
             data = dict(subentry.data)
             if _KEEP_ALIVE in self._issue:
@@ -245,19 +246,26 @@ class SettingFlow(IssueFlow):
             }
             self.hass.config_entries.async_update_subentry(entry, subentry, data=data)
 
-    def _subentries(self, entry: HomeAgentConfigEntry) -> list[ConfigSubentry]:
-        """Return the subentries in which the setting is to be stored.
+    def _subentries(
+        self, own_entry: HomeAgentConfigEntry
+    ) -> list[tuple[HomeAgentConfigEntry, ConfigSubentry]]:
+        """Return the subentries in which to store the setting, with their entries.
 
-        A context size is stored for all chat roles that use the model: if the sizes
-        differed, the server would reload the model for each role.
+        A context size is stored for all chat roles that use the model, in all entries:
+        if the sizes differed, the server would reload the model for each role.
         """
         keys = [self._issue.get("subentry_id"), self._issue.get("other_id")]
-        found = [entry.subentries[str(key)] for key in keys if key in entry.subentries]
+        found = [
+            (own_entry, own_entry.subentries[str(key)])
+            for key in keys
+            if key in own_entry.subentries
+        ]
         if _NUM_CTX not in self._issue or not found:
             return found
-        use = self._role(entry, found[0]).use
+        use = self._role(*found[0]).use
         return [
-            subentry
+            (entry, subentry)
+            for entry in self.hass.config_entries.async_entries(DOMAIN)
             for subentry in entry.subentries.values()
             if subentry_role(subentry) is not Role.EMBEDDING
             and self._role(entry, subentry).use is use

@@ -249,8 +249,12 @@ class UnloadTimeSensor(ResidencyEntity, SensorEntity):
     @property
     @override
     def extra_state_attributes(self) -> Mapping[str, Any]:
-        """Return whether the model stays until something unloads it."""
-        return {"never_unloads": self._never_unloads}
+        """Return which keep_alive holds, and the roles that have set it."""
+        return {
+            "never_unloads": self._never_unloads,
+            "keep_alive_in_effect": self.residency.keep_alive_in_effect.text,
+            "kept_by": self.residency.kept_by,
+        }
 
 
 class ModelSensor(ResidencyEntity, SensorEntity):

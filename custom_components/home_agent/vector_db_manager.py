@@ -108,7 +108,7 @@ class VectorDBManager:
         """
         try:
             with Turn(role) as turn:
-                return await turn.embed(role.model, texts, keep_alive)
+                return await turn.embed(texts, keep_alive)
         except InvalidAuth:
             async_start_role_reauth(self.hass, self._config, Role.EMBEDDING)
             raise

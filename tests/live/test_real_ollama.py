@@ -7,11 +7,14 @@ Other models may be loaded there.
 from collections.abc import Callable
 from datetime import timedelta
 import os
+from typing import Any
 
 from homeassistant.core import HomeAssistant
+from homeassistant.helpers import entity_registry as er
 from homeassistant.helpers.aiohttp_client import async_get_clientsession
 from homeassistant.util import dt as dt_util
 import pytest
+from pytest_homeassistant_custom_component.common import async_fire_time_changed
 
 from custom_components.home_agent.keep_alive import KeepAlive
 from custom_components.home_agent.servers.base import (
@@ -91,12 +94,13 @@ async def test_sensors_agree(home: HomeAssistant, make_entry: MakeEntry) -> None
     )
     server = await connect(async_get_clientsession(home), Connection(URL))
     (coordinator,) = entry.runtime_data.coordinators.values()
+    (subentry_id,) = entry.subentries
 
     async def agree() -> None:
         await home.async_block_till_done(wait_background_tasks=True)
         for _ in range(LOOKS):
             await coordinator.async_refresh()
-            if shows(home, model := await loaded(server)):
+            if shows(home, subentry_id, model := await loaded(server)):
                 return
         pytest.fail(f"the sensors do not show {model}")
 
@@ -119,11 +123,17 @@ async def test_sensors_agree(home: HomeAssistant, make_entry: MakeEntry) -> None
     await agree()
 
 
-def shows(home: HomeAssistant, model: LoadedModel | None) -> bool:
-    """Return whether the sensors show what the server reports."""
+def shows(home: HomeAssistant, subentry_id: str, model: LoadedModel | None) -> bool:
+    """Return whether the sensors of a role show what the server reports."""
 
-    def state(name: str) -> str:
-        found = home.states.get(f"sensor.agent_{name}")
+    def state(key: str) -> str:
+        """Return the state of the agent's sensor; its unique id ends with the key."""
+        (entity_id,) = (
+            entity_id
+            for entity_id, entity in er.async_get(home).entities.items()
+            if entity.unique_id == f"{subentry_id}_{key}"
+        )
+        found = home.states.get(entity_id)
         assert found
         return found.state
 
@@ -139,6 +149,87 @@ def shows(home: HomeAssistant, model: LoadedModel | None) -> bool:
         abs(expires_at - model.expires_at) < timedelta(seconds=2)
         and abs(float(memory) - model.size_bytes / 1e9) < 0.01
     )
+
+
+async def test_a_changed_keep_alive_takes_effect_at_once(
+    home: HomeAssistant, make_entry: MakeEntry
+) -> None:
+    """A model that is loaded gets the new value, without a question."""
+    entry = await make_entry(URL, conversation=agent("5m"))
+    server = await connect(async_get_clientsession(home), Connection(URL))
+    assert speech(await say(home, "Hello"))
+    await until(server, lambda model: model is not None and not model.is_indefinite)
+    (subentry,) = entry.subentries.values()
+
+    async def change(keep_alive: str) -> None:
+        home.config_entries.async_update_subentry(
+            entry, subentry, data={**subentry.data, "llm_keep_alive": keep_alive}
+        )
+        await home.async_block_till_done(wait_background_tasks=True)
+
+    await change("-1")
+    await until(server, lambda model: model is not None and model.is_indefinite)
+    await change("30s")
+    await until(server, lambda model: model is not None and stays(model, 30))
+    await change("0")
+    await until(server, is_gone)
+    await change("5m")
+    assert await loaded(server) is None
+
+
+async def test_the_longest_of_those_who_share_a_model_holds(
+    home: HomeAssistant, make_entry: MakeEntry
+) -> None:
+    """Whoever asks last; what remains counts once a role is gone."""
+    shorter = await make_entry(URL, conversation=agent("2m"))
+    longer = await make_entry(f"{URL}/v1", conversation=agent("-1"))
+    server = await connect(async_get_clientsession(home), Connection(URL))
+    agents = er.async_get(home).entities.values()
+    for wanted in (longer, shorter):
+        (agent_id,) = (
+            item.entity_id
+            for item in agents
+            if item.config_entry_id == wanted.entry_id and item.domain == "conversation"
+        )
+        assert speech(await say(home, "Hello", agent_id=agent_id))
+        await until(server, lambda model: model is not None and model.is_indefinite)
+    assert await home.config_entries.async_unload(longer.entry_id)
+    async_fire_time_changed(home, dt_util.utcnow() + timedelta(seconds=6))
+    await home.async_block_till_done(wait_background_tasks=True)
+    await until(server, lambda model: model is not None and stays(model, 120))
+
+
+async def test_the_context_is_no_more_than_the_model_can_hold(
+    home: HomeAssistant, make_entry: MakeEntry
+) -> None:
+    """The size that counts for prompts is the one with which the server loaded it."""
+    entry = await make_entry(URL, conversation=agent("5m") | {"llm_num_ctx": 9_999_999})
+    server = await connect(async_get_clientsession(home), Connection(URL))
+    assert speech(await say(home, "Hello"))
+    await until(server, lambda model: model is not None)
+    model = await loaded(server)
+    (residency,) = entry.runtime_data.residencies.values()
+    assert model
+    assert residency.role.context_size(ServerKind.OLLAMA) == model.context_length
+
+
+def agent(keep_alive: str) -> dict[str, Any]:
+    """Return the settings of an agent that answers shortly."""
+    return {
+        "llm_model": MODEL,
+        "llm_hass_api": [],
+        "llm_keep_alive": keep_alive,
+        "llm_max_tokens": 3,
+        "llm_num_ctx": 1024,
+    }
+
+
+def stays(model: LoadedModel, seconds: float) -> bool:
+    """Return whether a model that was just used is unloaded after some seconds."""
+    if model.expires_at is None:
+        return False
+    left = model.expires_at - dt_util.utcnow()
+    return abs(left - timedelta(seconds=seconds)) < timedelta(seconds=10)
 
 
 async def test_load_and_unload(hass: HomeAssistant) -> None:

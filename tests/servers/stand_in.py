@@ -112,7 +112,7 @@ class StandIn:
         return [item for item in self.requests if item.method == "POST"]
 
     def hold(self) -> None:
-        """Let POST requests wait until release."""
+        """Let POST requests that use a model wait until release."""
         self._gate.clear()
 
     def release(self) -> None:
@@ -171,7 +171,7 @@ class StandIn:
             Recorded(request.method, request.path, dict(request.headers), raw)
         )
         try:
-            if request.method == "POST":
+            if _uses_a_model(request):
                 await self._gate.wait()
             response = await self._answer(request, raw)
         except asyncio.CancelledError:
@@ -193,7 +193,7 @@ class StandIn:
             known = any(path == request.path for _, path in self.routes)
             text = "405 method not allowed" if known else "404 page not found"
             return web.Response(text=text, status=405 if known else 404)
-        if request.method == "POST" and self.faults:
+        if _uses_a_model(request) and self.faults:
             fault = self.faults.popleft()
             if fault.status:
                 body = fault.body
@@ -217,3 +217,8 @@ class StandIn:
     def refusal(self, request: web.Request, status: int, text: str) -> web.Response:
         """Return an error."""
         return web.json_response(self.error_body(status, text), status=status)
+
+
+def _uses_a_model(request: web.Request) -> bool:
+    """Return whether a request uses a model; Ollama's /api/show only describes one."""
+    return request.method == "POST" and request.path != "/api/show"

@@ -249,7 +249,7 @@ def test_repairs_have_texts() -> None:
             "times",
             "title",
         ),
-        *("tokens", "total", "waiting"),
+        *("longest", "tokens", "total", "waiting"),
     }
     for issue in TEXTS["issues"].values():
         assert ("description" in issue) is not ("fix_flow" in issue)

@@ -23,7 +23,7 @@ from ..servers.factory import connect
 from ..servers.messages import ChatMessage, ChatRequest, Think, ToolSpec
 from ..servers.session import async_get_session
 from .turn_record import TurnRecord
-from .use import model_uses
+from .use import PromptSized, model_uses
 
 
 class Role(StrEnum):
@@ -112,6 +112,8 @@ class ModelRole:
         self._hass = hass
         self._config = config
         self._server: ModelServer | None = None
+        self._with_models: dict[str, ModelRole] = {}
+        self._is_max_context_read = False
         self.role = role
         self.model: str = config[role.key("model")]
         self.subentry_id: str | None = config.get(CONF_SUBENTRY_ID)
@@ -138,10 +140,26 @@ class ModelRole:
     def context_size(self, kind: ServerKind | None) -> int | None:
         """Return the size of the model's context in tokens, None if it is not known.
 
-        Ollama loads a model with the num_ctx of the request. For other kinds of
-        server, it is the size that the server reports.
+        Ollama loads a model with the num_ctx of the request, but with no more than
+        the model was trained for (server/sched.go, 0.24). If the server does not
+        report that, the size of the loaded model counts. For other kinds of server,
+        it is the size that the server reports.
         """
-        return self.num_ctx if kind is ServerKind.OLLAMA else self.use.context_length
+        if kind is not ServerKind.OLLAMA:
+            return self.use.context_length
+        limit = self.use.max_context or self.use.context_length or self.num_ctx
+        return min(self.num_ctx, limit)
+
+    async def async_read_max_context(self) -> None:
+        """Read from the server how long a context the model was trained for.
+
+        Only the first call sends a request. Raise a ModelServerError if the kind of
+        the server cannot be found out.
+        """
+        if self.use.max_context is None and not self._is_max_context_read:
+            server = await self.server()
+            self.use.max_context = await server.max_context(self.model)
+            self._is_max_context_read = True
 
     def record_use(self, record: TurnRecord) -> None:
         """Add a turn to the history of the model, and store it soon."""
@@ -154,10 +172,40 @@ class ModelRole:
         )
         model_uses(self._hass).save_soon()
 
-    def learn_tokens(self, characters: int, tokens: int | None) -> None:
-        """Learn from a prompt of which the server has reported the tokens."""
+    def learn_tokens(
+        self, characters: int, tokens: int | None, wanted_characters: int = 0
+    ) -> None:
+        """Learn from a prompt of which the server has reported the tokens.
+
+        wanted_characters is the length of the prompt before it was shortened to fit.
+        """
         limit = self.use.context_length or self.num_ctx
         self.use.token_estimate.learn(characters, tokens, limit)
+        if self.subentry_id is not None and tokens and characters:
+            wanted = max(1.0, wanted_characters / characters)
+            self.use.note_prompt(PromptSized(self.subentry_id, round(wanted * tokens)))
+
+    def note_refused_prompt(self, characters: int) -> None:
+        """Store that the server has refused a prompt as too long."""
+        if self.subentry_id is not None:
+            tokens = self.use.token_estimate.tokens(characters)
+            self.use.note_prompt(PromptSized(self.subentry_id, tokens, is_refused=True))
+
+    def keep_alive_to_send(self, own: KeepAlive) -> KeepAlive:
+        """Return the longest keep_alive of all roles that share the model.
+
+        own is that of this role.
+        """
+        return self.use.keep_alive_to_send(own, self.subentry_id)
+
+    def with_model(self, model: str) -> ModelRole:
+        """Return the same role with another model of its server."""
+        if model == self.model:
+            return self
+        if model not in self._with_models:
+            config = {**self._config, self.role.key("model"): model}
+            self._with_models[model] = ModelRole(self._hass, config, self.role)
+        return self._with_models[model]
 
     def chat_request(
         self,

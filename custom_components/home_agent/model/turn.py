@@ -2,13 +2,14 @@
 
 from collections.abc import AsyncGenerator, Iterator, Sequence
 from contextlib import aclosing, contextmanager
+from dataclasses import replace
 import logging
 from types import TracebackType
 from typing import Self
 
 from ..keep_alive import KeepAlive
 from ..servers.base import ModelServer
-from ..servers.errors import ModelServerError
+from ..servers.errors import ModelServerError, PromptTooLong
 from ..servers.messages import (
     ChatAnswer,
     ChatDelta,
@@ -20,7 +21,6 @@ from ..servers.messages import (
 from ..servers.retry import async_may_retry
 from .role import ModelRole, Role
 from .turn_record import TurnRecord
-from .use import PromptSized
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -32,8 +32,10 @@ class Turn:
     outside of a `with` block counts as a turn of its own.
 
     prefix_key is the key of the prompt prefix that the server has evaluated at the end
-    of the turn, None if that is not known. wanted_tokens is the size of the prompt
-    before it was shortened to fit the context.
+    of the turn, None if that is not known. wanted_characters is the length of the
+    prompt before it was shortened to fit the context.
+
+    Each request is sent with the longest keep_alive of all roles that share the model.
     """
 
     def __init__(self, role: ModelRole) -> None:
@@ -43,7 +45,7 @@ class Turn:
         self._record = TurnRecord(role.subentry_id)
         self._depth = 0
         self.prefix_key: int | None = None
-        self.wanted_tokens = 0
+        self.wanted_characters = 0
 
     def __enter__(self) -> Self:
         """Count the turn as running."""
@@ -71,7 +73,6 @@ class Turn:
             return
         record.finish()
         self._use.primed_prefix = self.prefix_key
-        self._use.last_subentry_id = record.subentry_id
         self._role.record_use(record)
         self._use.turn_ended.notify(record)
 
@@ -84,8 +85,8 @@ class Turn:
         """
         with self:
             server = await self._role.server()
-            characters = self._before(server, request)
-            with self._count_request():
+            request, characters = self._before(server, request)
+            with self._count_request(server, request.keep_alive, characters):
                 try:
                     answer = await server.chat(request)
                 except ModelServerError as err:
@@ -104,9 +105,9 @@ class Turn:
         """
         with self:
             server = await self._role.server()
-            characters = self._before(server, request)
+            request, characters = self._before(server, request)
             may_retry = True
-            with self._count_request():
+            with self._count_request(server, request.keep_alive, characters):
                 while True:
                     try:
                         async with aclosing(server.chat_stream(request)) as deltas:
@@ -124,12 +125,14 @@ class Turn:
                         return
 
     async def embed(
-        self, model: str, texts: Sequence[str], keep_alive: KeepAlive
+        self, texts: Sequence[str], keep_alive: KeepAlive
     ) -> list[list[float]]:
         """Return one vector for each text, in the same order.
 
         Raise a ModelServerError if the server fails.
         """
+        model = self._role.model
+        keep_alive = self._role.keep_alive_to_send(keep_alive)
         with self:
             server = await self._role.server()
             _LOGGER.debug(
@@ -140,7 +143,7 @@ class Turn:
                 len(texts),
                 _as_sent(server, model, keep_alive),
             )
-            with self._count_request():
+            with self._count_request(server, keep_alive):
                 vectors = await server.embed(model, texts, keep_alive)
             self._record.add_answer(ChatStats())
             _LOGGER.debug(
@@ -153,12 +156,27 @@ class Turn:
             return vectors
 
     @contextmanager
-    def _count_request(self) -> Iterator[None]:
-        """Count a request as running, and log why it fails if it does."""
-        with self._use.count_request():
+    def _count_request(
+        self,
+        server: ModelServer,
+        keep_alive: KeepAlive | None,
+        characters: int | None = None,
+    ) -> Iterator[None]:
+        """Count a request as running, and log why it fails if it does.
+
+        characters is the length of a prompt, None for texts to embed. Store what the
+        server says of the keep_alive and of a prompt that is too long.
+        """
+        with self._use.count_request(keep_alive):
             try:
                 yield
+                self._use.note_keep_alive_answer(server.keep_alive_refusal)
             except ModelServerError as err:
+                if isinstance(err, PromptTooLong) and characters is not None:
+                    wanted = max(characters, self.wanted_characters)
+                    self._role.note_refused_prompt(wanted)
+                if server.is_keep_alive_refusal(err):
+                    self._use.note_keep_alive_answer(err.detail)
                 _LOGGER.debug(
                     "%s request to %s failed after %.2f s: %s",
                     self._role.role,
@@ -169,8 +187,13 @@ class Turn:
                 self._use.request_failed.notify(err)
                 raise
 
-    def _before(self, server: ModelServer, request: ChatRequest) -> int:
-        """Log a request and publish its size; return the characters of its prompt."""
+    def _before(
+        self, server: ModelServer, request: ChatRequest
+    ) -> tuple[ChatRequest, int]:
+        """Log a request; return it as it is sent, and the length of its prompt."""
+        if request.keep_alive is not None:
+            longest = self._role.keep_alive_to_send(request.keep_alive)
+            request = replace(request, keep_alive=longest)
         characters = text_length(request.messages, request.tools)
         tokens = self._use.token_estimate.tokens(characters)
         _LOGGER.debug(
@@ -183,10 +206,7 @@ class Turn:
             tokens,
             _as_sent(server, request.model, request.keep_alive),
         )
-        if self._record.subentry_id is not None:
-            tokens = max(self.wanted_tokens, tokens)
-            self._use.prompt_sized.notify(PromptSized(self._record.subentry_id, tokens))
-        return characters
+        return request, characters
 
     def _after(
         self, request: ChatRequest, characters: int, answer: ChatAnswer | ChatDelta
@@ -194,7 +214,7 @@ class Turn:
         """Record and log the end of an answer."""
         stats = answer.stats or ChatStats()
         self._record.add_answer(stats)
-        self._role.learn_tokens(characters, stats.prompt_tokens)
+        self._role.learn_tokens(characters, stats.prompt_tokens, self.wanted_characters)
         _LOGGER.debug(
             "%s answer from %s after %.2f s: finish reason %s, tools %s,"
             " %s prompt tokens (%s cached), %s completion tokens, loaded in %s s",

@@ -16,8 +16,10 @@ from homeassistant.util import dt as dt_util
 from homeassistant.util.hass_dict import HassKey
 
 from ..const import DOMAIN
+from ..keep_alive import KeepAlive
 from ..servers.address import server_id
 from ..servers.errors import ModelServerError
+from ..servers.ollama_names import full_name
 from .listeners import Listeners
 from .server_use import ServerUse
 from .token_estimate import TokenEstimate
@@ -51,21 +53,28 @@ _UNLOADED_KEY: Final = "unload_requested"
 class ModelUser:
     """A role of a loaded entry that uses a model.
 
-    num_ctx is the context size that it asks for, in tokens; None for an embedding
-    model, whose requests have no num_ctx.
+    keep_alive is the one that is configured for the role. num_ctx is the context size
+    that it asks for, in tokens; None for an embedding model, whose requests have no
+    num_ctx.
     """
 
     subentry_id: str
     title: str
+    keep_alive: KeepAlive
     num_ctx: int | None
 
 
 @dataclass(frozen=True, slots=True)
 class PromptSized:
-    """The estimated tokens of a prompt of a subentry."""
+    """The size of a prompt of a subentry, counted by the server.
+
+    tokens is that of the whole prompt, before it was shortened to fit. is_refused:
+    the server has refused the prompt as too long; tokens is an estimate then.
+    """
 
     subentry_id: str
     tokens: int
+    is_refused: bool = False
 
 
 @dataclass(slots=True)
@@ -79,8 +88,15 @@ class ModelUse:
     unload_requested says that Home Agent itself asked the server to unload the model,
     also before a restart: it is stored, and the model is not loaded again unasked.
     load_lock is held while the model is loaded or unloaded, so that two callers do not
-    load it twice. context_length is the context that the server reports, in tokens.
-    last_ended is when the last request ended, last_subentry_id whose turn ended last.
+    load it twice. context_length is the context that the server reports, in tokens;
+    max_context is the longest that the model was trained for, None if not known.
+    prompt_tokens are those of the last prompt of each subentry, counted by the server.
+    last_ended is when the last request ended, last_answered when the last one ended
+    that was answered.
+    sent_keep_alive is the keep_alive of the last request that was answered, None if
+    there was none. configured_keep_alive is what longest_keep_alive() was when that
+    request began. refused_keep_alive is why the server has refused the keep_alive of
+    the last request, in its own words, None if it did not.
     server is shared by all models on the same server.
     """
 
@@ -94,8 +110,13 @@ class ModelUse:
     primed_prefix: int | None = None
     unload_requested: bool = False
     context_length: int | None = None
+    max_context: int | None = None
+    prompt_tokens: dict[str, int] = field(default_factory=dict)
     last_ended: datetime | None = None
-    last_subentry_id: str | None = None
+    last_answered: datetime | None = None
+    sent_keep_alive: KeepAlive | None = None
+    configured_keep_alive: KeepAlive | None = None
+    refused_keep_alive: str | None = None
     load_lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     idle: asyncio.Event = field(default_factory=asyncio.Event)
     users_changed: Listeners[()] = field(default_factory=Listeners[()])
@@ -104,6 +125,7 @@ class ModelUse:
     request_failed: Listeners[ModelServerError] = field(
         default_factory=Listeners[ModelServerError]
     )
+    keep_alive_answered: Listeners[()] = field(default_factory=Listeners[()])
     turn_ended: Listeners[TurnRecord] = field(default_factory=Listeners[TurnRecord])
 
     def __post_init__(self) -> None:
@@ -122,6 +144,65 @@ class ModelUse:
         self.users.append(user)
         self.users_changed.notify()
         return remove
+
+    def longest_keep_alive(self) -> KeepAlive | None:
+        """Return the longest keep_alive of the users, None if there is no user."""
+        values = (user.keep_alive for user in self.users)
+        return max(values, key=lambda value: value.length, default=None)
+
+    def keep_alive_to_send(
+        self, own: KeepAlive, subentry_id: str | None = None
+    ) -> KeepAlive:
+        """Return the keep_alive for a request of a role, whose own one is given.
+
+        On a server the keep_alive of the last request counts, whoever sent it. So
+        each request sends the longest one of all roles that use the model: no role
+        then unloads the model of another one early.
+        """
+        others = (
+            user.keep_alive for user in self.users if user.subentry_id != subentry_id
+        )
+        return max((own, *others), key=lambda value: value.length)
+
+    @callback
+    def has_keep_alive_changed(self) -> bool:
+        """Return whether the roles want another keep_alive than at the last request.
+
+        Before the first request nothing is known of it, and the model is taken to be
+        loaded as the roles want it.
+        """
+        wanted = self.longest_keep_alive()
+        if self.configured_keep_alive is None:
+            self.configured_keep_alive = wanted
+        before = self.configured_keep_alive
+        return (
+            wanted is not None
+            and before is not None
+            and before.nanoseconds != wanted.nanoseconds
+        )
+
+    @callback
+    def note_keep_alive_applied(self, keep_alive: KeepAlive) -> None:
+        """Store that a changed keep_alive needs no request any more."""
+        self.configured_keep_alive = keep_alive
+        self.sent_keep_alive = None
+
+    @callback
+    def note_keep_alive_answer(self, refusal: str | None) -> None:
+        """Store how the server answered a keep_alive.
+
+        refusal is why it was refused, in the server's words without secrets, None if
+        it was not.
+        """
+        if refusal != self.refused_keep_alive:
+            self.refused_keep_alive = refusal
+            self.keep_alive_answered.notify()
+
+    @callback
+    def note_prompt(self, prompt: PromptSized) -> None:
+        """Store the size of a prompt, and notify the listeners."""
+        self.prompt_tokens[prompt.subentry_id] = prompt.tokens
+        self.prompt_sized.notify(prompt)
 
     @callback
     def begin_turn(self, *, interrupts_priming: bool = True) -> None:
@@ -148,19 +229,32 @@ class ModelUse:
         self.server.interrupt_priming()
 
     @contextmanager
-    def count_request(self, *, only_loads: bool = False) -> Iterator[None]:
-        """Count a request as running until it has ended, successfully or not."""
+    def count_request(
+        self, keep_alive: KeepAlive | None = None, *, only_loads: bool = False
+    ) -> Iterator[None]:
+        """Count a request as running until it has ended, successfully or not.
+
+        keep_alive is the one that the request carries, None if it carries none.
+        """
+        configured = self.longest_keep_alive()
         self.running_requests += 1
         self.loading_requests += only_loads
         # The model is wanted again: if it is unloaded later, it is not by us.
         self.unload_requested = False
         self.requests_changed.notify()
+        is_answered = False
         try:
             yield
+            is_answered = True
         finally:
             self.running_requests -= 1
             self.loading_requests -= only_loads
             self.last_ended = dt_util.utcnow()
+            if is_answered:
+                self.last_answered = self.last_ended
+            if is_answered and keep_alive is not None:
+                self.sent_keep_alive = keep_alive
+                self.configured_keep_alive = configured
             self.requests_changed.notify()
 
 
@@ -185,7 +279,7 @@ class ModelUses:
             root, _, model = key.partition(" ")
             root = server_id(root)
             try:
-                self._uses[f"{root} {model}"] = ModelUse(
+                self._uses[_key(root, model)] = ModelUse(
                     UseHistory.from_dict(data),
                     TokenEstimate(data[_ESTIMATE_KEY]),
                     self._servers[root],
@@ -203,7 +297,7 @@ class ModelUses:
         """Return the use of a model on the server at url; make it if there is none."""
         root = server_id(url)
         return self._uses.setdefault(
-            f"{root} {model}", ModelUse(server=self._servers[root])
+            _key(root, model), ModelUse(server=self._servers[root])
         )
 
     async def async_wait_until_idle(self, url: str, own: ModelUse) -> None:
@@ -248,6 +342,15 @@ class ModelUses:
             for key, use in self._uses.items()
             if use.unload_requested or not use.history.is_empty
         }
+
+
+def _key(url: str, model: str) -> str:
+    """Return what identifies a model on a server.
+
+    "llama3.2" and "llama3.2:latest" are one model on Ollama. No other server is known
+    to distinguish two models by what Ollama adds to a name.
+    """
+    return f"{server_id(url)} {full_name(model)}"
 
 
 _MODEL_USES: Final[HassKey[ModelUses]] = HassKey(f"{DOMAIN}_model_uses")

@@ -265,7 +265,9 @@ class UseHistory:
     def table(self, configured: KeepAlive) -> list[Advice]:
         """Return the costs of all candidates and of the configured keep_alive."""
         texts = dict.fromkeys((*CANDIDATES, configured.text))
-        values = sorted((KeepAlive.parse(text) for text in texts), key=_length)
+        values = sorted(
+            (KeepAlive.parse(text) for text in texts), key=lambda value: value.length
+        )
         return [self.advise(value) for value in values]
 
     def suggestion(
@@ -342,8 +344,3 @@ def _cadence(all_gaps: Sequence[float]) -> Cadence | None:
     if len(even) < 0.6 * len(gaps):
         return None
     return Cadence(middle, max(even))
-
-
-def _length(keep_alive: KeepAlive) -> float:
-    """Return a keep_alive's length for sorting."""
-    return float("inf") if keep_alive.seconds is None else keep_alive.seconds

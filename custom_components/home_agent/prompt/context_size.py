@@ -23,8 +23,9 @@ def prompt_room(context_size: int) -> int:
 
 @dataclass(frozen=True, slots=True)
 class PromptSize:
-    """The tokens of a prompt and of the room for it; room is None if not known."""
+    """The size of a prompt and, in tokens, the room for it, None if not known."""
 
+    characters: int
     tokens: int
     room: int | None
 
@@ -45,8 +46,9 @@ async def async_prompt_size(role: ModelRole, request: ChatRequest) -> PromptSize
     characters = text_length(request.messages, request.tools)
     tokens = estimate.tokens(characters)
     server = await role.server()
+    await role.async_read_max_context()
     if (context_size := role.context_size(server.kind)) is None:
-        return PromptSize(tokens, None)
+        return PromptSize(characters, tokens, None)
     room = prompt_room(context_size)
     if tokens > CLEARLY_FITS * room:
         try:
@@ -57,4 +59,4 @@ async def async_prompt_size(role: ModelRole, request: ChatRequest) -> PromptSize
             if counted is not None:
                 estimate.learn(characters, counted, context_size)
                 tokens = counted
-    return PromptSize(tokens, room)
+    return PromptSize(characters, tokens, room)

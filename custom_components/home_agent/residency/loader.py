@@ -13,7 +13,7 @@ from homeassistant.util import dt as dt_util
 from ..keep_alive import KeepAlive
 from ..model.role import Role
 from ..model.use import model_uses
-from ..servers.base import ServerCapability
+from ..servers.base import ServerCapability, ServerKind
 from ..servers.errors import ModelNotFound, NotSupported
 from ..servers.messages import LoadRequest
 from .background import SharedTask
@@ -68,8 +68,8 @@ class ModelLoader:
     @property
     def load_keep_alive(self) -> KeepAlive:
         """Return the keep_alive of a load before a request needs the model."""
-        configured = self.residency.keep_alive
-        return configured if configured.nanoseconds != 0 else PREPARE_KEEP_ALIVE
+        longest = self._role.keep_alive_to_send(self.residency.keep_alive)
+        return longest if longest.nanoseconds != 0 else PREPARE_KEEP_ALIVE
 
     async def async_load(
         self, keep_alive: KeepAlive | None = None, reason: str = "requested"
@@ -97,23 +97,64 @@ class ModelLoader:
                 return None
             return await self._async_load(self.load_keep_alive, reason)
 
+    async def async_apply_keep_alive(self) -> None:
+        """Send a keep_alive that has changed to the server, if the model is loaded.
+
+        A model that is not loaded is not loaded for this. The keep_alive is the
+        longest one of all roles that use the model; 0 unloads it. Raise a
+        ModelServerError if the server fails.
+        """
+        use = self._use
+        async with use.load_lock:
+            wanted = use.longest_keep_alive()
+            if wanted is None or not use.has_keep_alive_changed():
+                return
+            if not await self.async_is_loaded():
+                use.note_keep_alive_applied(wanted)
+            elif wanted.nanoseconds == 0:
+                await self._async_unload("its keep_alive is 0 now")
+                # Nobody has asked for it: a longer keep_alive may load it again.
+                use.unload_requested = False
+                use.note_keep_alive_applied(wanted)
+            elif await self._has_own_context():
+                await self._async_load(wanted, "its keep_alive has changed")
+
+    async def _has_own_context(self) -> bool:
+        """Return whether the model is loaded with the context of the role.
+
+        Otherwise Ollama would reload it for a request of the role.
+        """
+        loaded, role = self.residency.loaded, self._role
+        kind = self.residency.coordinator.connection.kind
+        if kind is not ServerKind.OLLAMA or role.role is Role.EMBEDDING:
+            return True
+        await role.async_read_max_context()
+        return loaded is None or loaded.context_length in (
+            None,
+            role.context_size(kind),
+        )
+
     async def async_unload(self) -> None:
         """Unload the model, after a load of it that runs.
 
         Raise a ModelServerError if the server fails, NotSupported if it cannot unload.
         """
-        server = await self._role.server()
         async with self._use.load_lock:
-            _LOGGER.debug("Unloading %s: requested", self._role.model)
-            # Before the request, so that no priming loads the model after it.
-            self._use.request_unload()
-            try:
-                await server.unload(self._role.model)
-            except HomeAssistantError:
-                self._use.unload_requested = False
-                raise
-            model_uses(self.residency.hass).save_soon()
-            self.residency.coordinator.async_request_ended()
+            await self._async_unload("requested")
+
+    async def _async_unload(self, reason: str) -> None:
+        """Unload the model; the caller holds the load lock. Raise as async_unload."""
+        server = await self._role.server()
+        _LOGGER.debug("Unloading %s: %s", self._role.model, reason)
+        # Before the request, so that no priming loads the model after it.
+        self._use.request_unload()
+        try:
+            await server.unload(self._role.model)
+        except HomeAssistantError:
+            self._use.unload_requested = False
+            raise
+        model_uses(self.residency.hass).save_soon()
+        self.residency.coordinator.async_request_ended()
 
     async def async_pull(self) -> AsyncGenerator[float]:
         """Let the server download the model; yield the downloaded fraction, 0 to 1.
@@ -199,7 +240,7 @@ class ModelLoader:
             reason,
         )
         started = monotonic()
-        with self._use.count_request(only_loads=True):
+        with self._use.count_request(keep_alive, only_loads=True):
             await server.load(
                 LoadRequest(
                     model=self._role.model,

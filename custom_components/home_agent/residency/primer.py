@@ -16,8 +16,8 @@ from homeassistant.exceptions import HomeAssistantError
 from homeassistant.helpers.event import async_call_later
 
 from ..home.exposed import async_track_exposed_entities
-from ..model.use import PromptSized
 from ..prompt.prefix import prefix_key
+from ..servers.errors import PromptTooLong
 from ..servers.messages import ChatMessage, ToolSpec, text_length
 from .background import SharedTask
 from .loader import ModelLoader
@@ -99,12 +99,6 @@ class Primer:
             return False
         messages, tools = await self._async_make_prefix(language)
         characters = text_length(messages, tools)
-        self._use.prompt_sized.notify(
-            PromptSized(
-                self._residency.subentry.subentry_id,
-                self._use.token_estimate.tokens(characters),
-            )
-        )
         key = prefix_key(messages, tools)
         try:
             async with self._use.server.priming():
@@ -145,9 +139,13 @@ class Primer:
         request = self._role.chat_request(messages, self.loader.load_keep_alive, tools)
         server = await self._role.server()
         started = monotonic()
-        with self._use.count_request():
+        with self._use.count_request(request.keep_alive):
             # max_tokens is 1, because Ollama (0.24) takes 0 as no limit.
-            answer = await server.chat(replace(request, max_tokens=1))
+            try:
+                answer = await server.chat(replace(request, max_tokens=1))
+            except PromptTooLong:
+                self._role.note_refused_prompt(characters)
+                raise
         tokens = answer.stats.prompt_tokens
         self._role.learn_tokens(characters, tokens)
         _LOGGER.debug(

@@ -117,7 +117,9 @@ class ModelResidency:
         if self.use.running_requests > self.use.loading_requests:
             return ResidencyState.BUSY
         # The server may still list a model for a moment that it is unloading.
-        is_unloading = self.use.unload_requested or self.keep_alive.nanoseconds == 0
+        is_unloading = (
+            self.use.unload_requested or self.keep_alive_in_effect.nanoseconds == 0
+        )
         if model.is_busy and not is_unloading:
             return ResidencyState.BUSY
         return ResidencyState.LOADED
@@ -125,19 +127,47 @@ class ModelResidency:
     @callback
     def async_start(self) -> None:
         """Follow polls and requests until the entry is unloaded."""
-        is_embedding = self.role.role is Role.EMBEDDING
-        user = ModelUser(
-            self.subentry.subentry_id,
-            self.subentry.title,
-            None if is_embedding else self.role.num_ctx,
-        )
         for stop in (
             self.coordinator.async_add_listener(self._server_changed),
             self.use.requests_changed.add(self._requests_changed),
             self.use.request_failed.add(self._request_failed),
-            self.use.add_user(user),
         ):
             self.entry.async_on_unload(stop)
+
+    @callback
+    def async_add_user(self) -> None:
+        """Count the role as a user of its model until the entry is unloaded."""
+        is_embedding = self.role.role is Role.EMBEDDING
+        user = ModelUser(
+            self.subentry.subentry_id,
+            self.subentry.title,
+            self.keep_alive,
+            None if is_embedding else self.role.num_ctx,
+        )
+        self.entry.async_on_unload(self.use.add_user(user))
+
+    @property
+    def keep_alive_in_effect(self) -> KeepAlive:
+        """Return the keep_alive that the model was loaded or used with last.
+
+        Before the first request it is the longest one of the roles that use the
+        model: that is what the next request will send.
+        """
+        longest = self.use.keep_alive_to_send(
+            self.keep_alive, self.subentry.subentry_id
+        )
+        return self.use.sent_keep_alive or longest
+
+    @property
+    def kept_by(self) -> list[str]:
+        """Return the titles of the roles that have the keep_alive that is in effect.
+
+        None has it if an action or the preparation of a question set another value.
+        """
+        length = self.keep_alive_in_effect.length
+        return [
+            user.title for user in self.use.users if user.keep_alive.length == length
+        ]
 
     @callback
     def async_store_server_kind(self) -> None:
@@ -194,18 +224,19 @@ class ModelResidency:
 
         Its keep_alive was over, or the server does not follow keep_alive.
         """
+        keep_alive = self.keep_alive_in_effect
         if (
-            self.keep_alive.nanoseconds == 0
+            keep_alive.nanoseconds == 0
             or ServerCapability.KEEP_ALIVE not in self.capabilities
         ):
             return True
         if model.expires_at is not None:
             return model.expires_at <= dt_util.utcnow() + RECENT
-        if model.is_indefinite or self.keep_alive.seconds is None:
+        if model.is_indefinite or keep_alive.seconds is None:
             return False
         # The server does not report the time: estimate it from the last request.
         ended = self.use.last_ended
-        stay = timedelta(seconds=self.keep_alive.seconds)
+        stay = timedelta(seconds=keep_alive.seconds)
         return ended is None or ended + stay <= dt_util.utcnow() + RECENT
 
     @callback

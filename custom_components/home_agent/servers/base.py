@@ -6,6 +6,7 @@ from contextlib import aclosing
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import Flag, StrEnum, auto
+import re
 from typing import ClassVar, Final
 
 import aiohttp
@@ -14,7 +15,7 @@ from ..const import DEFAULT_IDLE_TIMEOUT
 from ..keep_alive import KeepAlive
 from .address import is_azure, is_cloud, openai_base, split_credentials
 from .answers import Answer, checked_answer
-from .errors import NotSupported
+from .errors import ModelServerError, NotSupported, RequestRefused
 from .http import SHORT_TIMEOUT, HttpClient
 from .messages import (
     ChatAnswer,
@@ -26,6 +27,8 @@ from .messages import (
     ToolCall,
 )
 
+# Ollama's words come from Go: time: missing unit in duration "5".
+_KEEP_ALIVE_REFUSED: Final = re.compile(r"\bkeep_alive\b|\b(in|invalid) duration\b")
 # Seconds for a request that may first load a model: longer than the largest takes.
 LOAD_TIMEOUT: Final = 900.0
 
@@ -162,7 +165,11 @@ class LoadedModel:
 
 
 class ModelServer(ABC):
-    """A server of models."""
+    """A server of models.
+
+    keep_alive_refusal is why the server has refused the keep_alive of a request: its
+    error without secrets, None as long as it has refused none.
+    """
 
     kind: ClassVar[ServerKind]
     capabilities: ClassVar[ServerCapability]
@@ -170,6 +177,7 @@ class ModelServer(ABC):
     def __init__(self, session: aiohttp.ClientSession, connection: Connection) -> None:
         """Make a client for the server that connection leads to."""
         self.connection = connection
+        self.keep_alive_refusal: str | None = None
         self.http = HttpClient(
             session,
             connection.url,
@@ -181,6 +189,12 @@ class ModelServer(ABC):
     def keep_alive_refused(self) -> bool:
         """Return whether the server has refused the field keep_alive."""
         return self.connection.keep_alive_refused
+
+    def is_keep_alive_refusal(self, err: ModelServerError) -> bool:
+        """Return whether an error says that the value of a keep_alive is invalid."""
+        return isinstance(err, RequestRefused) and bool(
+            _KEEP_ALIVE_REFUSED.search(err.detail)
+        )
 
     def is_own(self, model: str) -> bool:
         """Return whether a model runs on the user's own machine.
@@ -230,6 +244,13 @@ class ModelServer(ABC):
         """Return the number of tokens of a request's prompt.
 
         None if the server has no request for that.
+        """
+        return None
+
+    async def max_context(self, model: str) -> int | None:
+        """Return how many tokens the context of a model may have at most.
+
+        That is what the model was trained for. None if the server does not report it.
         """
         return None
 

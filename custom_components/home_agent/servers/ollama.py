@@ -40,6 +40,7 @@ from .ollama_answers import (
     finished_calls,
     http_date,
     loaded_model,
+    max_context_of,
     stats_of,
 )
 from .ollama_names import full_name, is_cloud_model
@@ -156,6 +157,16 @@ class OllamaServer(ModelServer):
             self._url("embed"), body | self.residency_fields(model, keep_alive)
         )
         return answer.vectors("embeddings", len(texts))
+
+    @override
+    async def max_context(self, model: str) -> int | None:
+        """Return how many tokens the context of a model may have at most."""
+        try:
+            show = await self._show(model)
+            return max_context_of(show) if show else None
+        except ModelServerError as err:
+            _LOGGER.debug("Cannot read the context of %s: %s", model, err.log_text)
+            return None
 
     @override
     async def check(self) -> None:

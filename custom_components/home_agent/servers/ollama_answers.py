@@ -87,6 +87,16 @@ def file_of(show: Answer) -> str | None:
     return files[-1] if files else None
 
 
+def max_context_of(show: Answer) -> int | None:
+    """Return the context that a model was trained for, by the answer of /api/show.
+
+    The key begins with the architecture of the model, such as "llama.context_length".
+    """
+    info = show.optional_object("model_info")
+    name = info.optional_text("general.architecture") if info else None
+    return (info.count(f"{name}.context_length") or None) if info and name else None
+
+
 def http_date(text: str | None) -> datetime | None:
     """Return the time of a header Date, None if there is none."""
     try:

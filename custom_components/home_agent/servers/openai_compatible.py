@@ -350,6 +350,8 @@ class OpenAICompatibleServer(ModelServer):
             and field not in self._refused
         }
         self._refused |= named
+        if named & {"keep_alive", "ttl"}:
+            self.keep_alive_refusal = err.detail
         if named:
             _LOGGER.debug(
                 "%s refuses %s; sending the request again without",

@@ -7,7 +7,13 @@ from homeassistant.core import HomeAssistant
 from homeassistant.setup import async_setup_component
 import pytest
 
-from custom_components.home_agent.model.use import STORAGE_KEY, model_uses
+from custom_components.home_agent.keep_alive import KeepAlive
+from custom_components.home_agent.model.use import (
+    STORAGE_KEY,
+    ModelUse,
+    ModelUser,
+    model_uses,
+)
 from tests.conftest import MakeEntry, call_action, say
 from tests.servers import OllamaStandIn
 
@@ -102,3 +108,84 @@ async def test_the_history_goes_with_its_entry(
     assert [key.rpartition(" ")[2] for key in data] == ["llama3.2:3b"]
     await home.config_entries.async_remove(second.entry_id)
     assert hass_storage[STORAGE_KEY]["data"] == {}
+
+
+def user(subentry_id: str, keep_alive: str) -> ModelUser:
+    """Return a role that uses a model."""
+    return ModelUser(subentry_id, subentry_id, KeepAlive.parse(keep_alive), None)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "llama3.2:latest",
+        "LLAMA3.2",
+        "library/llama3.2",
+        "registry.ollama.ai/library/llama3.2",
+    ],
+)
+def test_names_of_one_model(hass: HomeAssistant, name: str) -> None:
+    """Ollama finds one model by all of them."""
+    uses = model_uses(hass)
+    assert uses.async_get("http://a:1", name) is uses.async_get(
+        "http://a:1", "llama3.2"
+    )
+
+
+def test_other_models_and_servers(hass: HomeAssistant) -> None:
+    """Another tag, another namespace and another server are other models."""
+    uses = model_uses(hass)
+    own = uses.async_get("http://a:1", "llama3.2")
+    for url, name in (
+        ("http://a:1", "llama3.2:3b"),
+        ("http://a:1", "somebody/llama3.2"),
+        ("http://a:2", "llama3.2"),
+    ):
+        assert uses.async_get(url, name) is not own
+
+
+@pytest.mark.parametrize(
+    ("own", "others", "sent"),
+    [
+        ("5m", [], "5m"),
+        ("5m", ["-1"], "-1"),
+        ("-1", ["5m", "0"], "-1"),
+        ("0", ["0"], "0"),
+        ("0", ["1s"], "1s"),
+        ("1800s", ["30m"], "1800s"),
+        ("5m", ["0.5h", "20m"], "0.5h"),
+    ],
+)
+def test_the_longest_keep_alive_is_sent(own: str, others: list[str], sent: str) -> None:
+    """The value of the role itself may be replaced for one request."""
+    use = ModelUse()
+    use.add_user(user("own", "10h"))
+    for number, text in enumerate(others):
+        use.add_user(user(str(number), text))
+    assert use.keep_alive_to_send(KeepAlive.parse(own), "own").text == sent
+
+
+def test_a_request_that_fails_sets_no_keep_alive() -> None:
+    """Nobody knows whether the server has got it."""
+    use = ModelUse()
+    with (
+        pytest.raises(ValueError, match="lost"),
+        use.count_request(KeepAlive.parse("5m")),
+    ):
+        raise ValueError("lost")
+    assert use.sent_keep_alive is None
+    assert use.last_answered is None
+    with use.count_request(KeepAlive.parse("5m")):
+        pass
+    assert use.sent_keep_alive == KeepAlive.parse("5m")
+    assert use.last_answered == use.last_ended
+
+
+def test_a_change_while_a_request_runs_is_no_change_that_was_sent() -> None:
+    """The request has begun with what was configured before."""
+    use = ModelUse()
+    remove = use.add_user(user("own", "5m"))
+    with use.count_request(KeepAlive.parse("5m")):
+        remove()
+        use.add_user(user("own", "-1"))
+    assert use.has_keep_alive_changed()

@@ -7,6 +7,8 @@ from homeassistant.core import callback
 
 from ..loader import ModelLoader
 from .cadence import CadenceCheck
+from .keep_alive_differs import KeepAliveDiffersCheck
+from .keep_alive_refused import KeepAliveRefusedCheck
 from .model_missing import ModelMissingCheck
 from .no_effect import check_no_effect
 from .not_held import NotHeldCheck
@@ -21,6 +23,8 @@ def async_start_checks(loader: ModelLoader) -> None:
     residency = loader.residency
     check_no_effect(residency)
     CadenceCheck(residency)
+    KeepAliveDiffersCheck(residency)
+    KeepAliveRefusedCheck(residency)
     ModelMissingCheck(loader)
     NotHeldCheck(residency)
     NumCtxCheck(residency)

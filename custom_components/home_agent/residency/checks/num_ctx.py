@@ -4,16 +4,30 @@ Ollama loads the model again whenever the size changes from one request to the n
 """
 
 from collections.abc import Iterator
-from typing import Final
+import logging
+from typing import Any, Final
 
-from homeassistant.core import callback
+from homeassistant.config_entries import (
+    SIGNAL_CONFIG_ENTRY_CHANGED,
+    ConfigEntry,
+    ConfigEntryChange,
+)
+from homeassistant.core import HomeAssistant, callback
+from homeassistant.helpers.dispatcher import async_dispatcher_connect
+from homeassistant.helpers.start import async_at_started
 
 from ...const import DEFAULT_NUM_CTX
 from ...model.role import Role
+from ...model.use import PromptSized
+from ...prompt.context_size import prompt_room
 from ...servers.address import server_id
 from ...servers.base import ServerKind
+from ...servers.errors import ModelServerError
+from ...servers.ollama_names import full_name
 from ..state import ModelResidency
 from .issues import clear_issue, raise_issue
+
+_LOGGER = logging.getLogger(__name__)
 
 _CORE_OLLAMA: Final = "ollama"
 
@@ -22,29 +36,75 @@ class NumCtxCheck:
     """Compares the context sizes of all users of a role's model."""
 
     def __init__(self, residency: ModelResidency) -> None:
-        """Check now, and when a user of the model comes or goes."""
+        """Check now, and whenever a size may have changed.
+
+        That is when a user of the model comes or goes, when the user changes Home
+        Assistant's own Ollama integration, and with each prompt.
+        """
         self._residency = residency
+        entry, hass, use = residency.entry, residency.hass, residency.use
         is_ollama = residency.coordinator.connection.kind is ServerKind.OLLAMA
-        if residency.role.role is not Role.EMBEDDING and is_ollama:
-            residency.entry.async_on_unload(
-                residency.use.users_changed.add(self._check)
-            )
+        if residency.role.role is Role.EMBEDDING or not is_ollama:
+            return
+        for stop in (
+            use.users_changed.add(self._users_changed),
+            use.prompt_sized.add(self._prompt_sized),
+            async_dispatcher_connect(
+                hass, SIGNAL_CONFIG_ENTRY_CHANGED, self._entry_changed
+            ),
+            async_at_started(hass, self._async_started),
+        ):
+            entry.async_on_unload(stop)
+        entry.async_create_background_task(
+            hass, self._async_read_max_context(), f"context of {residency.role.model}"
+        )
+
+    @callback
+    def _async_started(self, _: HomeAssistant) -> None:
+        """Check: until Home Assistant has started, some users are not there yet."""
+        self._check()
+
+    @callback
+    def _users_changed(self) -> None:
+        """Check again, because a role that uses the model has come or gone."""
+        if self._residency.hass.is_running:
+            self._check()
+
+    @callback
+    def _prompt_sized(self, _: PromptSized) -> None:
+        """Check again, because a prompt may need more than others ask for."""
+        self._check()
+
+    @callback
+    def _entry_changed(self, _: ConfigEntryChange, entry: ConfigEntry[Any]) -> None:
+        """Check again if Home Assistant's own Ollama integration has changed."""
+        if entry.domain == _CORE_OLLAMA:
+            self._check()
+
+    async def _async_read_max_context(self) -> None:
+        """Read how long a context the model was trained for, and check again."""
+        try:
+            await self._residency.role.async_read_max_context()
+        except ModelServerError as err:
+            _LOGGER.debug("Cannot read the model's context: %s", err.log_text)
+        if self._residency.hass.is_running:
             self._check()
 
     @callback
     def _check(self) -> None:
-        """Raise the issue if the role should ask for a larger context."""
-        residency = self._residency
+        """Raise the issue if the role should ask for another context."""
+        residency, use = self._residency, self._residency.use
         own = residency.role.num_ctx
         ours = {
             user.title: user.num_ctx
-            for user in residency.use.users
+            for user in use.users
             if user.num_ctx is not None
             and user.subentry_id != residency.subentry.subentry_id
         }
         core = dict(self._core_sizes())
         # A fix can only change settings of Home Agent; of those the largest stays.
         wanted = max(core.values() or (own, *ours.values()))
+        wanted = min(wanted, use.max_context or wanted)
         if wanted == own:
             clear_issue("num_ctx", residency)
             return
@@ -52,15 +112,25 @@ class NumCtxCheck:
         raise_issue(
             "num_ctx",
             residency,
-            fix={"num_ctx": wanted},
+            fix={"num_ctx": wanted} if self._do_prompts_fit(wanted) else None,
             num_ctx=str(own),
             others=", ".join(f"{title}: {size}" for title, size in others.items()),
         )
+
+    def _do_prompts_fit(self, size: int) -> bool:
+        """Return whether the last prompts of all roles fit a context of a size.
+
+        If not, the other side must be changed: prompt_too_long.py would undo the fix.
+        """
+        use = self._residency.use
+        tokens = [use.prompt_tokens.get(user.subentry_id, 0) for user in use.users]
+        return max(tokens, default=0) <= prompt_room(size)
 
     def _core_sizes(self) -> Iterator[tuple[str, int]]:
         """Yield title and size of each user in Home Assistant's Ollama integration."""
         residency = self._residency
         root = server_id(residency.coordinator.connection.url)
+        model = full_name(residency.role.model)
         entries = residency.hass.config_entries.async_entries(
             _CORE_OLLAMA, include_disabled=False
         )
@@ -72,7 +142,6 @@ class NumCtxCheck:
                 continue
             for subentry in entry.subentries.values() if is_same_server else ():
                 size = subentry.data.get("num_ctx", DEFAULT_NUM_CTX)
-                if subentry.data.get("model") == residency.role.model and isinstance(
-                    size, int | float
-                ):
+                is_same_model = full_name(str(subentry.data.get("model"))) == model
+                if is_same_model and isinstance(size, int | float):
                     yield f"Ollama, {subentry.title}", int(size)

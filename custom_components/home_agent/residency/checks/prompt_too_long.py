@@ -10,7 +10,7 @@ from .issues import clear_issue, raise_issue
 
 
 class PromptTooLongCheck:
-    """Looks at each prompt of a role before it is sent."""
+    """Looks at each prompt of a role that its server has counted or refused."""
 
     def __init__(self, residency: ModelResidency) -> None:
         """Check each prompt until the entry is unloaded."""
@@ -23,20 +23,35 @@ class PromptTooLongCheck:
         residency = self._residency
         if prompt.subentry_id != residency.subentry.subentry_id:
             return
-        kind = residency.coordinator.connection.kind
-        limit = residency.role.context_size(kind)
-        if limit is None or prompt.tokens <= prompt_room(limit):
+        limit = residency.role.context_size(residency.coordinator.connection.kind)
+        fits = limit is None or prompt.tokens <= prompt_room(limit)
+        if fits and not prompt.is_refused:
             clear_issue("prompt_too_long", residency)
-            return
-        fix = None
-        if kind is ServerKind.OLLAMA:
-            # Room for some more entities and turns, as a power of two.
-            needed = prompt.tokens + 4 * ROOM_FOR_AN_ANSWER
-            fix = {"num_ctx": 1 << (needed - 1).bit_length()}
-        raise_issue(
-            "prompt_too_long",
-            residency,
-            fix=fix,
-            tokens=str(prompt.tokens),
-            limit=str(limit),
-        )
+        elif limit is not None:
+            tokens = prompt.tokens
+            if prompt.is_refused:
+                # The estimate may be less, but the server says that it is more.
+                tokens = max(tokens, limit)
+            raise_issue(
+                "prompt_too_long",
+                residency,
+                fix=self._fix(tokens, limit),
+                tokens=str(tokens),
+                limit=str(limit),
+            )
+
+    def _fix(self, tokens: int, limit: int) -> dict[str, int] | None:
+        """Return the data of the fix, None if no context size is large enough.
+
+        limit is the present size. The new one has room for some more entities and
+        turns, as a power of two, but not for more than the model was trained for.
+        """
+        residency = self._residency
+        if residency.coordinator.connection.kind is not ServerKind.OLLAMA:
+            return None
+        needed = tokens + 4 * ROOM_FOR_AN_ANSWER
+        size = 1 << (needed - 1).bit_length()
+        size = min(size, residency.use.max_context or size)
+        if size <= limit or tokens > prompt_room(size):
+            return None
+        return {"num_ctx": size}
