@@ -46,7 +46,7 @@ _UNREADABLE: Final = (
 )
 
 _ESTIMATE_KEY: Final = "characters_per_token"
-_UNLOADED_KEY: Final = "unload_requested"
+_UNLOADED_KEY: Final = "unloaded_by_user"
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,8 +85,9 @@ class ModelUse:
     running_requests counts the requests that have not ended, loading_requests those
     of them that only load the model, running_turns the turns. primed_prefix is the
     key of the prompt prefix that the server evaluated last, None if that is not known.
-    unload_requested says that Home Agent itself asked the server to unload the model,
-    also before a restart: it is stored, and the model is not loaded again unasked.
+    unload_requested says that Home Agent itself asked the server to unload the model;
+    unloaded_by_user that the user wanted that, maybe before a restart (it is stored):
+    the model is then not loaded before a request needs it.
     load_lock is held while the model is loaded or unloaded, so that two callers do not
     load it twice. context_length is the context that the server reports, in tokens;
     max_context is the longest that the model was trained for, None if not known.
@@ -109,6 +110,7 @@ class ModelUse:
     running_turns: int = 0
     primed_prefix: int | None = None
     unload_requested: bool = False
+    unloaded_by_user: bool = False
     context_length: int | None = None
     max_context: int | None = None
     prompt_tokens: dict[str, int] = field(default_factory=dict)
@@ -240,7 +242,7 @@ class ModelUse:
         self.running_requests += 1
         self.loading_requests += only_loads
         # The model is wanted again: if it is unloaded later, it is not by us.
-        self.unload_requested = False
+        self.unload_requested = self.unloaded_by_user = False
         self.requests_changed.notify()
         is_answered = False
         try:
@@ -283,7 +285,7 @@ class ModelUses:
                     UseHistory.from_dict(data),
                     TokenEstimate(data[_ESTIMATE_KEY]),
                     self._servers[root],
-                    unload_requested=data.get(_UNLOADED_KEY) is True,
+                    unloaded_by_user=data.get(_UNLOADED_KEY) is True,
                 )
             except _UNREADABLE as err:
                 _LOGGER.warning(
@@ -337,10 +339,10 @@ class ModelUses:
             key: use.history.as_dict()
             | {
                 _ESTIMATE_KEY: use.token_estimate.characters_per_token,
-                _UNLOADED_KEY: use.unload_requested,
+                _UNLOADED_KEY: use.unloaded_by_user,
             }
             for key, use in self._uses.items()
-            if use.unload_requested or not use.history.is_empty
+            if use.unloaded_by_user or not use.history.is_empty
         }
 
 

@@ -113,8 +113,6 @@ class ModelLoader:
                 use.note_keep_alive_applied(wanted)
             elif wanted.nanoseconds == 0:
                 await self._async_unload("its keep_alive is 0 now")
-                # Nobody has asked for it: a longer keep_alive may load it again.
-                use.unload_requested = False
                 use.note_keep_alive_applied(wanted)
             elif await self._has_own_context():
                 await self._async_load(wanted, "its keep_alive has changed")
@@ -135,12 +133,20 @@ class ModelLoader:
         )
 
     async def async_unload(self) -> None:
-        """Unload the model, after a load of it that runs.
+        """Unload the model for the user, after a load of it that runs.
 
-        Raise a ModelServerError if the server fails, NotSupported if it cannot unload.
+        It is not loaded again before a request needs it. Raise a ModelServerError if
+        the server fails, NotSupported if it cannot unload.
         """
         async with self._use.load_lock:
             await self._async_unload("requested")
+            self._use.unloaded_by_user = True
+            model_uses(self.residency.hass).save_soon()
+
+    async def async_make_room(self) -> None:
+        """Unload the model for others, as async_unload does."""
+        async with self._use.load_lock:
+            await self._async_unload("it does not fit in memory with others")
 
     async def _async_unload(self, reason: str) -> None:
         """Unload the model; the caller holds the load lock. Raise as async_unload."""
@@ -153,7 +159,6 @@ class ModelLoader:
         except HomeAssistantError:
             self._use.unload_requested = False
             raise
-        model_uses(self.residency.hass).save_soon()
         self.residency.coordinator.async_request_ended()
 
     async def async_pull(self) -> AsyncGenerator[float]:

@@ -220,7 +220,7 @@ class WarmUp:
             wanted=(other.residency for other in wanted),
         )
         with suppress(ModelServerError):
-            await loader.async_unload()
+            await loader.async_make_room()
         for other in lost:
             if await self._async_load(other):
                 await self._async_prime(other)
@@ -236,7 +236,7 @@ class WarmUp:
             check_model_missing(residency, None)
             if not loader.keeps_ready:
                 return False
-            if residency.use.unload_requested:
+            if residency.use.unloaded_by_user:
                 _LOGGER.debug("Not loading %s: the user has unloaded it", model)
                 return False
             seconds = await loader.async_load_if_needed("it is kept ready")
