@@ -4,10 +4,15 @@ from dataclasses import replace
 from typing import Any
 
 from freezegun.api import FrozenDateTimeFactory
-from homeassistant.config_entries import ConfigEntryDisabler
+from homeassistant.config_entries import (
+    SIGNAL_CONFIG_ENTRY_CHANGED,
+    ConfigEntryChange,
+    ConfigEntryDisabler,
+)
 from homeassistant.core import HomeAssistant
 from homeassistant.helpers import issue_registry as ir
 from homeassistant.helpers.aiohttp_client import async_get_clientsession
+from homeassistant.helpers.dispatcher import async_dispatcher_send
 import pytest
 from pytest_homeassistant_custom_component.common import MockConfigEntry
 from pytest_homeassistant_custom_component.typing import ClientSessionGenerator
@@ -266,6 +271,11 @@ async def test_the_other_side_is_mended(day: Day, make_entry: MakeEntry) -> None
     assert issue(day.hass, "num_ctx")
     await day.hass.config_entries.async_set_disabled_by(
         core.entry_id, ConfigEntryDisabler.USER
+    )
+    # Home Assistant sends this when the state of a loaded entry changes; 2026.11 also
+    # sends it for an entry that is not loaded, such as this one.
+    async_dispatcher_send(
+        day.hass, SIGNAL_CONFIG_ENTRY_CHANGED, ConfigEntryChange.UPDATED, core
     )
     await day.settle()
     assert issue(day.hass, "num_ctx") is None
