@@ -90,11 +90,15 @@ class ModelMissingCheck:
         if not residency.may_be_warmed or not residency.coordinator.last_update_success:
             return
         self._checked_at = dt_util.utcnow()
-        was_missing = is_raised("model_missing", residency)
+        is_wanted = (
+            is_raised("model_missing", residency)
+            and loader.keeps_ready
+            and not residency.use.unload_requested
+        )
         try:
             await loader.async_check_model()
             check_model_missing(residency, None)
-            if was_missing and loader.keeps_ready:
+            if is_wanted:
                 await loader.async_load_if_needed("the server has the model again")
         except ModelNotFound as err:
             check_model_missing(residency, err)
