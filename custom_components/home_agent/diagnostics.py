@@ -95,6 +95,7 @@ def _model(residency: ModelResidency) -> dict[str, Any]:
     """Return the state of a role's model, with the adviser's measurements."""
     history = residency.use.history
     cadence = history.cadence
+    keep_alive = residency.role.keep_alive_to_send(residency.keep_alive)
     return {
         "title": residency.subentry.title,
         "model": residency.role.model,
@@ -104,11 +105,10 @@ def _model(residency: ModelResidency) -> dict[str, Any]:
             "uses": len(history.uses),
             "usual_load_seconds": history.load_seconds,
             "cadence_seconds": None if cadence is None else cadence.seconds,
+            "keep_alive_sent": keep_alive.text,
             "suggestion": history.suggestion(
-                residency.keep_alive, residency.subentry.subentry_id
+                keep_alive, residency.subentry.subentry_id
             ),
-            "candidates": [
-                advice.rounded() for advice in history.table(residency.keep_alive)
-            ],
+            "candidates": [advice.rounded() for advice in history.table(keep_alive)],
         },
     }

@@ -61,14 +61,14 @@ class Home(PassingTime):
         """Compare all sensors with the server's memory."""
         for device, model in DEVICES.items():
             resident = self.server.loaded(model)
-            keys = ("unloads_at", "memory", "in_gpu_memory", "context_length")
+            keys = ("unloads_at", "memory_used", "in_gpu_memory", "context_length")
             if resident is None:
-                assert self.state(device, "residency") == "unloaded", device
+                assert self.state(device, "model_status") == "unloaded", device
                 for key in keys:
                     assert self.state(device, key) == STATE_UNKNOWN
                 continue
-            assert self.state(device, "residency") == "loaded", device
-            assert float(self.state(device, "memory")) == pytest.approx(
+            assert self.state(device, "model_status") == "loaded", device
+            assert float(self.state(device, "memory_used")) == pytest.approx(
                 resident.size / 1e9
             )
             assert float(self.state(device, "in_gpu_memory")) == 100
@@ -163,7 +163,7 @@ async def test_sensors_agree_with_the_server(
     await server.stop()
     await at_home.poll()
     for device in DEVICES:
-        assert at_home.state(device, "residency") == STATE_UNAVAILABLE
+        assert at_home.state(device, "model_status") == STATE_UNAVAILABLE
     await server.start(port)
     await at_home.poll()
     at_home.agrees()
@@ -254,10 +254,10 @@ async def test_a_model_that_is_due_is_polled(
     await at_home.settle()
     for _ in range(8):
         await at_home.advance(10)
-    assert at_home.state("agent", "residency") == "loaded"
+    assert at_home.state("agent", "model_status") == "loaded"
     # Between two polls at rest.
     await at_home.advance(14)
-    assert at_home.state("agent", "residency") == "unloaded"
+    assert at_home.state("agent", "model_status") == "unloaded"
 
 
 async def test_states_while_something_runs(
@@ -269,7 +269,7 @@ async def test_states_while_something_runs(
         "state_changed",
         lambda event: (
             seen.append(event.data["new_state"].state)
-            if event.data["entity_id"] == "sensor.agent_residency"
+            if event.data["entity_id"] == "sensor.agent_model_status"
             else None
         ),
     )
@@ -469,7 +469,7 @@ async def test_actions_that_cannot_be(at_home: Home, make_entry: MakeEntry) -> N
 @pytest.mark.parametrize(
     ("make", "absent"),
     [
-        (LlamaCppStandIn, {"button.agent_load", "sensor.agent_memory"}),
+        (LlamaCppStandIn, {"button.agent_load", "sensor.agent_memory_used"}),
         (LlamaSwapStandIn, {"sensor.agent_unloads_at"}),
         (LMStudioStandIn, {"sensor.agent_unloads_at"}),
         (DockerModelRunnerStandIn, {"sensor.agent_context_length"}),
@@ -492,7 +492,7 @@ async def test_only_what_a_server_reports_is_shown(
         # The poll after the request, if the one before it was a moment ago.
         async_fire_time_changed(home, dt_util.utcnow() + timedelta(seconds=1))
         await home.async_block_till_done(wait_background_tasks=True)
-        residency = home.states.get("sensor.agent_residency")
+        residency = home.states.get("sensor.agent_model_status")
         assert residency
         assert residency.state == "loaded"
         assert not absent & set(home.states.async_entity_ids())
@@ -516,7 +516,7 @@ async def test_the_kind_of_a_roles_own_server_is_learned(
         assert entry.subentries["external"].data["external_llm_server_kind"] == (
             "llama_cpp"
         )
-        state = home.states.get("sensor.external_llm_residency")
+        state = home.states.get("sensor.external_llm_model_status")
         assert state
         assert state.state == "loaded"
         devices = dr.async_entries_for_config_entry(dr.async_get(home), entry.entry_id)

@@ -38,7 +38,7 @@ class Outage(PassingTime):
 
     def state(self) -> str:
         """Return the status of the agent's model."""
-        state = self.hass.states.get("sensor.agent_residency")
+        state = self.hass.states.get("sensor.agent_model_status")
         assert state
         return state.state
 

@@ -323,7 +323,7 @@ class ModelUses:
 
     async def async_keep_only(self, models: Iterable[tuple[str, str]]) -> None:
         """Forget how all models were used except these (address, model)."""
-        kept = {f"{server_id(url)} {model}" for url, model in models}
+        kept = {_key(url, model) for url, model in models}
         self._uses = {key: use for key, use in self._uses.items() if key in kept}
         await self._store.async_save(self._data_to_store())
 

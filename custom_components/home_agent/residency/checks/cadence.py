@@ -37,19 +37,20 @@ class CadenceCheck:
         """Raise or clear the issue, by the role's uses of the model."""
         residency, history = self._residency, self._residency.use.history
         subentry_id = residency.subentry.subentry_id
+        keep_alive = residency.role.keep_alive_to_send(residency.keep_alive)
         suggestion = None
         if ServerCapability.KEEP_ALIVE in residency.capabilities:
-            suggestion = history.suggestion(residency.keep_alive, subentry_id)
+            suggestion = history.suggestion(keep_alive, subentry_id)
         if suggestion is None or (cadence := history.cadence) is None:
             clear_issue("cadence", residency)
             return
         since = dt_util.utcnow() - _DAY
-        cold_starts = history.cold_starts(residency.keep_alive, since, subentry_id)
+        cold_starts = history.cold_starts(keep_alive, since, subentry_id)
         raise_issue(
             "cadence",
             residency,
             fix={"keep_alive": suggestion},
-            keep_alive=residency.keep_alive.text,
+            keep_alive=keep_alive.text,
             suggestion=suggestion,
             minutes=f"{max(cadence.seconds / 60, 1):.0f}",
             cold_starts=str(cold_starts),
