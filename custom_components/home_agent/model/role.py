@@ -196,7 +196,7 @@ class ModelRole:
 
         own is that of this role.
         """
-        return self.use.keep_alive_to_send(own, self.subentry_id)
+        return self.use.keep_alive.to_send(own, self.subentry_id)
 
     def with_model(self, model: str) -> ModelRole:
         """Return the same role with another model of its server."""

@@ -170,13 +170,13 @@ class Turn:
         with self._use.count_request(keep_alive):
             try:
                 yield
-                self._use.note_keep_alive_answer(server.keep_alive_refusal)
+                self._use.keep_alive.note_answer(server.keep_alive_refusal)
             except ModelServerError as err:
                 if isinstance(err, PromptTooLong) and characters is not None:
                     wanted = max(characters, self.wanted_characters)
                     self._role.note_refused_prompt(wanted)
                 if server.is_keep_alive_refusal(err):
-                    self._use.note_keep_alive_answer(err.detail)
+                    self._use.keep_alive.note_answer(err.detail)
                 _LOGGER.debug(
                     "%s request to %s failed after %.2f s: %s",
                     self._role.role,

@@ -22,6 +22,7 @@ from ..servers.errors import ModelServerError
 from ..servers.ollama_names import full_name
 from .listeners import Listeners
 from .server_use import ServerUse
+from .shared_keep_alive import ModelUser, SharedKeepAlive
 from .token_estimate import TokenEstimate
 from .turn_record import TurnRecord
 from .use_history import UseHistory
@@ -47,21 +48,6 @@ _UNREADABLE: Final = (
 
 _ESTIMATE_KEY: Final = "characters_per_token"
 _UNLOADED_KEY: Final = "unloaded_by_user"
-
-
-@dataclass(frozen=True, slots=True)
-class ModelUser:
-    """A role of a loaded entry that uses a model.
-
-    keep_alive is the one that is configured for the role. num_ctx is the context size
-    that it asks for, in tokens; None for an embedding model, whose requests have no
-    num_ctx.
-    """
-
-    subentry_id: str
-    title: str
-    keep_alive: KeepAlive
-    num_ctx: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,10 +80,6 @@ class ModelUse:
     prompt_tokens are those of the last prompt of each subentry, counted by the server.
     last_ended is when the last request ended, last_answered when the last one ended
     that was answered.
-    sent_keep_alive is the keep_alive of the last request that was answered, None if
-    there was none. configured_keep_alive is what longest_keep_alive() was when that
-    request began. refused_keep_alive is why the server has refused the keep_alive of
-    the last request, in its own words, None if it did not.
     server is shared by all models on the same server.
     """
 
@@ -116,9 +98,6 @@ class ModelUse:
     prompt_tokens: dict[str, int] = field(default_factory=dict)
     last_ended: datetime | None = None
     last_answered: datetime | None = None
-    sent_keep_alive: KeepAlive | None = None
-    configured_keep_alive: KeepAlive | None = None
-    refused_keep_alive: str | None = None
     load_lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     idle: asyncio.Event = field(default_factory=asyncio.Event)
     users_changed: Listeners[()] = field(default_factory=Listeners[()])
@@ -127,12 +106,13 @@ class ModelUse:
     request_failed: Listeners[ModelServerError] = field(
         default_factory=Listeners[ModelServerError]
     )
-    keep_alive_answered: Listeners[()] = field(default_factory=Listeners[()])
     turn_ended: Listeners[TurnRecord] = field(default_factory=Listeners[TurnRecord])
+    keep_alive: SharedKeepAlive = field(init=False)
 
     def __post_init__(self) -> None:
         """Start without a running turn."""
         self.idle.set()
+        self.keep_alive = SharedKeepAlive(self.users)
 
     @callback
     def add_user(self, user: ModelUser) -> CALLBACK_TYPE:
@@ -146,59 +126,6 @@ class ModelUse:
         self.users.append(user)
         self.users_changed.notify()
         return remove
-
-    def longest_keep_alive(self) -> KeepAlive | None:
-        """Return the longest keep_alive of the users, None if there is no user."""
-        values = (user.keep_alive for user in self.users)
-        return max(values, key=lambda value: value.length, default=None)
-
-    def keep_alive_to_send(
-        self, own: KeepAlive, subentry_id: str | None = None
-    ) -> KeepAlive:
-        """Return the keep_alive for a request of a role, whose own one is given.
-
-        On a server the keep_alive of the last request counts, whoever sent it. So
-        each request sends the longest one of all roles that use the model: no role
-        then unloads the model of another one early.
-        """
-        others = (
-            user.keep_alive for user in self.users if user.subentry_id != subentry_id
-        )
-        return max((own, *others), key=lambda value: value.length)
-
-    @callback
-    def has_keep_alive_changed(self) -> bool:
-        """Return whether the roles want another keep_alive than at the last request.
-
-        Before the first request nothing is known of it, and the model is taken to be
-        loaded as the roles want it.
-        """
-        wanted = self.longest_keep_alive()
-        if self.configured_keep_alive is None:
-            self.configured_keep_alive = wanted
-        before = self.configured_keep_alive
-        return (
-            wanted is not None
-            and before is not None
-            and before.nanoseconds != wanted.nanoseconds
-        )
-
-    @callback
-    def note_keep_alive_applied(self, keep_alive: KeepAlive) -> None:
-        """Store that a changed keep_alive needs no request any more."""
-        self.configured_keep_alive = keep_alive
-        self.sent_keep_alive = None
-
-    @callback
-    def note_keep_alive_answer(self, refusal: str | None) -> None:
-        """Store how the server answered a keep_alive.
-
-        refusal is why it was refused, in the server's words without secrets, None if
-        it was not.
-        """
-        if refusal != self.refused_keep_alive:
-            self.refused_keep_alive = refusal
-            self.keep_alive_answered.notify()
 
     @callback
     def note_prompt(self, prompt: PromptSized) -> None:
@@ -238,7 +165,7 @@ class ModelUse:
 
         keep_alive is the one that the request carries, None if it carries none.
         """
-        configured = self.longest_keep_alive()
+        configured = self.keep_alive.longest()
         self.running_requests += 1
         self.loading_requests += only_loads
         # The model is wanted again: if it is unloaded later, it is not by us.
@@ -255,8 +182,8 @@ class ModelUse:
             if is_answered:
                 self.last_answered = self.last_ended
             if is_answered and keep_alive is not None:
-                self.sent_keep_alive = keep_alive
-                self.configured_keep_alive = configured
+                self.keep_alive.sent = keep_alive
+                self.keep_alive.configured = configured
             self.requests_changed.notify()
 
 

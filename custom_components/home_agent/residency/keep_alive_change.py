@@ -75,7 +75,7 @@ class KeepAliveChange:
         if (
             not use.running_requests
             and use.last_answered == use.last_ended
-            and use.has_keep_alive_changed()
+            and use.keep_alive.has_changed()
         ):
             self._debouncer.async_schedule_call()
 

@@ -106,14 +106,14 @@ class ModelLoader:
         """
         use = self._use
         async with use.load_lock:
-            wanted = use.longest_keep_alive()
-            if wanted is None or not use.has_keep_alive_changed():
+            wanted = use.keep_alive.longest()
+            if wanted is None or not use.keep_alive.has_changed():
                 return
             if not await self.async_is_loaded():
-                use.note_keep_alive_applied(wanted)
+                use.keep_alive.note_applied(wanted)
             elif wanted.nanoseconds == 0:
                 await self._async_unload("its keep_alive is 0 now")
-                use.note_keep_alive_applied(wanted)
+                use.keep_alive.note_applied(wanted)
             elif await self._has_own_context():
                 await self._async_load(wanted, "its keep_alive has changed")
 

@@ -12,7 +12,7 @@ from ..coordinator import ServerCoordinator
 from ..keep_alive import InvalidKeepAlive, KeepAlive, default_keep_alive
 from ..model.listeners import Listeners
 from ..model.role import ModelRole, Role, merged_config, subentry_role
-from ..model.use import ModelUser
+from ..model.shared_keep_alive import ModelUser
 from ..servers.base import LOAD_TIMEOUT, LoadedModel, ServerCapability
 from ..servers.errors import ModelServerError, is_away
 
@@ -153,10 +153,10 @@ class ModelResidency:
         Before the first request it is the longest one of the roles that use the
         model: that is what the next request will send.
         """
-        longest = self.use.keep_alive_to_send(
+        longest = self.use.keep_alive.to_send(
             self.keep_alive, self.subentry.subentry_id
         )
-        return self.use.sent_keep_alive or longest
+        return self.use.keep_alive.sent or longest
 
     @property
     def kept_by(self) -> list[str]:

@@ -8,10 +8,10 @@ from homeassistant.setup import async_setup_component
 import pytest
 
 from custom_components.home_agent.keep_alive import KeepAlive
+from custom_components.home_agent.model.shared_keep_alive import ModelUser
 from custom_components.home_agent.model.use import (
     STORAGE_KEY,
     ModelUse,
-    ModelUser,
     model_uses,
 )
 from tests.conftest import MakeEntry, call_action, say
@@ -162,7 +162,7 @@ def test_the_longest_keep_alive_is_sent(own: str, others: list[str], sent: str) 
     use.add_user(user("own", "10h"))
     for number, text in enumerate(others):
         use.add_user(user(str(number), text))
-    assert use.keep_alive_to_send(KeepAlive.parse(own), "own").text == sent
+    assert use.keep_alive.to_send(KeepAlive.parse(own), "own").text == sent
 
 
 def test_a_request_that_fails_sets_no_keep_alive() -> None:
@@ -173,11 +173,11 @@ def test_a_request_that_fails_sets_no_keep_alive() -> None:
         use.count_request(KeepAlive.parse("5m")),
     ):
         raise ValueError("lost")
-    assert use.sent_keep_alive is None
+    assert use.keep_alive.sent is None
     assert use.last_answered is None
     with use.count_request(KeepAlive.parse("5m")):
         pass
-    assert use.sent_keep_alive == KeepAlive.parse("5m")
+    assert use.keep_alive.sent == KeepAlive.parse("5m")
     assert use.last_answered == use.last_ended
 
 
@@ -188,4 +188,4 @@ def test_a_change_while_a_request_runs_is_no_change_that_was_sent() -> None:
     with use.count_request(KeepAlive.parse("5m")):
         remove()
         use.add_user(user("own", "-1"))
-    assert use.has_keep_alive_changed()
+    assert use.keep_alive.has_changed()

@@ -73,7 +73,7 @@ class NotHeldCheck:
         if not coordinator.last_update_success or self._use.unload_requested:
             # Nobody knows what happens meanwhile, or Home Agent has unloaded it.
             self._last = None
-        sent, ended = self._use.sent_keep_alive, self._use.last_ended
+        sent, ended = self._use.keep_alive.sent, self._use.last_ended
         if (
             self._last is None
             or not self._last.is_held
