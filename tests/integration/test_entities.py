@@ -93,10 +93,10 @@ async def test_only_memory_has_statistics(
     """All other values are no measurements over time."""
     await make_entry(ollama.url, **ROLES)
     assert {
-        state.entity_id.partition("_memory")[2]
+        state.entity_id.partition("_memory_used")[2]
         for state in home.states.async_all("sensor")
         if "state_class" in state.attributes
-    } == {"", "_used_by_all_models"}
+    } == {"", "_by_all_models"}
 
 
 async def test_figures_of_a_turn_outlive_a_reload(

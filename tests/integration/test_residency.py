@@ -322,9 +322,9 @@ async def test_what_entities_look_like(at_home: Home, make_entry: MakeEntry) -> 
             assert item.entity_category == "diagnostic"
             assert item.translation_key
     classes = {
-        "residency": SensorDeviceClass.ENUM,
+        "model_status": SensorDeviceClass.ENUM,
         "unloads_at": SensorDeviceClass.TIMESTAMP,
-        "memory": SensorDeviceClass.DATA_SIZE,
+        "memory_used": SensorDeviceClass.DATA_SIZE,
         "load_time": SensorDeviceClass.DURATION,
     }
     for key, device_class in classes.items():

@@ -180,9 +180,12 @@ def _concerns_state(hass: HomeAssistant, data: EventStateChangedData) -> bool:
     A new class can hide an entity that is exposed by default.
     """
     old, new = data["old_state"], data["new_state"]
-    if new is None or (
-        old is not None and _attribute_changed(old, new, ATTR_DEVICE_CLASS)
-    ):
+    if new is None:
+        # Home Assistant has forgotten whether an entity without registry entry was.
+        entity_id = data["entity_id"]
+        is_known = er.async_get(hass).async_get(entity_id) is not None
+        return not is_known or is_exposed(hass, entity_id)
+    if old is not None and _attribute_changed(old, new, ATTR_DEVICE_CLASS):
         return True
     is_renamed = old is None or _attribute_changed(old, new, ATTR_FRIENDLY_NAME)
     return is_renamed and is_exposed(hass, new.entity_id)

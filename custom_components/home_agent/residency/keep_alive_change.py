@@ -81,6 +81,8 @@ class KeepAliveChange:
 
     async def _async_apply(self) -> None:
         """Apply the keep_alive; only log a failure, the next request sends it again."""
+        if not self._residency.use.keep_alive.has_changed():
+            return
         try:
             await self._residency.coordinator.server()
             if (

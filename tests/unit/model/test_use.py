@@ -105,7 +105,7 @@ async def test_the_history_goes_with_its_entry(
     await call_action(home, "search_entities", query="lamp")
     await home.config_entries.async_remove(first.entry_id)
     data = hass_storage[STORAGE_KEY]["data"]
-    assert [key.rpartition(" ")[2] for key in data] == ["llama3.2:3b"]
+    assert [key.rpartition("/")[2] for key in data] == ["llama3.2:3b"]
     await home.config_entries.async_remove(second.entry_id)
     assert hass_storage[STORAGE_KEY]["data"] == {}
 
