@@ -1,5 +1,6 @@
 """One poll for each server of an entry: which models the server has in memory."""
 
+import asyncio
 from collections.abc import Callable
 from datetime import datetime, timedelta
 import logging
@@ -84,6 +85,7 @@ class ServerCoordinator(DataUpdateCoordinator[LoadedModels | None]):
             background=True,
         )
         entry.async_on_unload(self._after_request.async_shutdown)
+        self._refresh_lock = asyncio.Lock()
         self.updated_at: datetime | None = None
         # The models that were loaded between the last two polls.
         self.new_models: list[str] = []
@@ -125,8 +127,10 @@ class ServerCoordinator(DataUpdateCoordinator[LoadedModels | None]):
         A poll from before the end of the last request does not count.
         """
         time = max(time, self._request_ended_at)
-        if self.updated_at is None or self.updated_at <= time:
-            await self.async_refresh()
+        # One poll is enough for all that need one at the same time.
+        async with self._refresh_lock:
+            if self.updated_at is None or self.updated_at <= time:
+                await self.async_refresh()
 
     @callback
     def async_request_ended(self) -> None:

@@ -15,6 +15,7 @@ import pytest
 from pytest_homeassistant_custom_component.common import async_fire_time_changed
 
 from custom_components.home_agent.const import DOMAIN
+from custom_components.home_agent.coordinator import AWAY_INTERVAL
 from tests.conftest import MakeEntry, say, speech
 from tests.servers import ManualClock, OllamaStandIn, Reply, StandInModel
 from tests.servers.others import LlamaCppStandIn
@@ -376,7 +377,9 @@ async def test_a_server_that_comes_back_is_warmed_up_again(
     await poll(home)
     ollama.memory.loads.clear()
     await ollama.start(int(ollama.url.rpartition(":")[2]))
-    await poll(home)
+    # Before the next attempt to index the entities, which is a minute later.
+    async_fire_time_changed(home, dt_util.utcnow() + AWAY_INTERVAL)
+    await settle(home)
     assert ollama.memory.loads == [PRIMARY, EMBEDDING, EXTERNAL]
 
 
