@@ -82,6 +82,21 @@ async def test_the_next_start_loads_by_priority_only(
     assert notice["waiting"] == EXTERNAL
 
 
+async def test_what_made_room_is_not_unloaded_by_the_user(
+    home: HomeAssistant, small: OllamaStandIn, make_entry: MakeEntry
+) -> None:
+    """With more memory it is kept ready again, as soon as that is tried again."""
+    entry = await make_entry(small.url, **ALL)
+    await settle(home)
+    small.memory._max_models = 3
+    (external,) = entry.get_subentries_of_type("external_llm")
+    home.config_entries.async_update_subentry(
+        entry, external, data={**external.data, "external_llm_warm_up": False}
+    )
+    await settle(home)
+    assert list(small.memory.residents) == [PRIMARY, EMBEDDING]
+
+
 async def test_the_notice_is_stored(
     home: HomeAssistant, small: OllamaStandIn, make_entry: MakeEntry
 ) -> None:
