@@ -2,17 +2,22 @@
 
     .venv/bin/python -m benchmarks.first_question [--rounds N]
 
-A real llama.cpp server with a very small model, once with the prompt evaluated
-ahead and once without, in turns. Each round is a server that has seen nothing; the
-second question begins a new conversation and stands for a warm one. Prints medians.
+A real llama.cpp server with a very small model, in turns: with the prompt evaluated
+ahead; with a question that comes in the middle of that, which interrupts it or does
+not; and without. Each round is a server that has seen nothing; the second question
+begins a new conversation and stands for a warm one. Prints medians.
 """
 
 import argparse
 import asyncio
+from contextlib import ExitStack
+from enum import StrEnum
 import gc
 from pathlib import Path
 from statistics import median
+from time import monotonic
 from typing import Any
+from unittest.mock import patch
 
 import aiohttp
 from homeassistant import loader
@@ -31,6 +36,7 @@ from pytest_homeassistant_custom_component.common import (
 
 import custom_components.home_agent
 from custom_components.home_agent.const import DOMAIN
+from custom_components.home_agent.model.server_use import ServerUse
 from custom_components.home_agent.model.turn_record import TurnRecord
 from scripts import llama_cpp_server
 
@@ -67,8 +73,22 @@ async def own_tokens(url: str, question: str) -> int:
         return len((await response.json())["tokens"])
 
 
-async def one_round(hass: HomeAssistant, *, warm_up: bool) -> dict[str, float]:
-    """Return what two questions to a new server cost."""
+class Case(StrEnum):
+    """When the first question comes."""
+
+    AHEAD = "after priming"
+    INTERRUPTS = "in the middle, interrupts priming"
+    WAITS = "in the middle, does not interrupt"
+    NOT = "no priming"
+
+
+async def one_round(
+    hass: HomeAssistant, case: Case, priming_seconds: float
+) -> dict[str, float]:
+    """Return what two questions to a new server cost.
+
+    priming_seconds is how long priming takes: the middle is after half of that.
+    """
     server = llama_cpp_server.start(num_ctx=16384, chat_template=TEMPLATE)
     url = server.listening_address
     subentry = ConfigSubentryData(
@@ -80,7 +100,7 @@ async def one_round(hass: HomeAssistant, *, warm_up: bool) -> dict[str, float]:
             "llm_hass_api": ["assist"],
             "llm_max_tokens": 8,
             "llm_temperature": 0.0,
-            "llm_warm_up": warm_up,
+            "llm_warm_up": case is not Case.NOT,
         },
     )
     entry = MockConfigEntry(
@@ -90,17 +110,26 @@ async def one_round(hass: HomeAssistant, *, warm_up: bool) -> dict[str, float]:
         subentries_data=[subentry],
     )
     entry.add_to_hass(hass)
+    started = monotonic()
     assert await hass.config_entries.async_setup(entry.entry_id)
-    await hass.async_block_till_done(wait_background_tasks=True)
+    if case in (Case.INTERRUPTS, Case.WAITS):
+        await hass.async_block_till_done()
+        await asyncio.sleep(priming_seconds / 2 - (monotonic() - started))
+    else:
+        await hass.async_block_till_done(wait_background_tasks=True)
+    priming_seconds = monotonic() - started
     (residency,) = entry.runtime_data.residencies.values()
     use = residency.use
     turns: list[TurnRecord] = []
 
     end = use.turn_ended.add(turns.append)
-    for question in QUESTIONS:
-        await conversation.async_converse(
-            hass, question, None, Context(), "en", "conversation.agent"
-        )
+    with ExitStack() as stack:
+        if case is Case.WAITS:
+            stack.enter_context(patch.object(ServerUse, "interrupt_priming"))
+        for question in QUESTIONS:
+            await conversation.async_converse(
+                hass, question, None, Context(), "en", "conversation.agent"
+            )
     end()
     own = await own_tokens(url, QUESTIONS[0])
     await hass.async_block_till_done(wait_background_tasks=True)
@@ -109,6 +138,7 @@ async def one_round(hass: HomeAssistant, *, warm_up: bool) -> dict[str, float]:
     gc.collect()
     first, second = turns
     return {
+        "seconds before the first question": priming_seconds,
         "prompt tokens": float(first.prompt_tokens or 0),
         "evaluated for the first question": evaluated(first),
         "of them the question's own, at most": float(own),
@@ -124,21 +154,23 @@ def evaluated(turn: TurnRecord) -> float:
 
 
 async def run(rounds: int) -> None:
-    """Measure both in turns, and print them side by side."""
-    results: dict[bool, list[dict[str, float]]] = {True: [], False: []}
+    """Measure all cases in turns, and print them side by side."""
+    results: dict[Case, list[dict[str, float]]] = {case: [] for case in Case}
+    seconds = 0.0
     async with async_test_home_assistant() as hass:
         frame.async_setup(hass)
         await furnish(hass)
         for _ in range(rounds):
-            for warm_up in (True, False):
-                results[warm_up].append(await one_round(hass, warm_up=warm_up))
+            for case in Case:
+                result = await one_round(hass, case, seconds)
+                results[case].append(result)
+                if case is Case.AHEAD:
+                    seconds = result["seconds before the first question"]
         await hass.async_stop(force=True)
-    print(f"medians of {rounds} rounds | evaluated ahead | not")
-    for name in results[True][0]:
-        ahead, cold = (
-            median(result[name] for result in results[key]) for key in (True, False)
-        )
-        print(f"{name} | {ahead:.3g} | {cold:.3g}")
+    print(" | ".join((f"medians of {rounds} rounds", *Case)))
+    for name in results[Case.AHEAD][0]:
+        values = (median(result[name] for result in results[case]) for case in Case)
+        print(" | ".join((name, *(f"{value:.3g}" for value in values))))
 
 
 def main() -> None:
