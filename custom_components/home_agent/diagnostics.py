@@ -94,7 +94,7 @@ def _server(coordinator: ServerCoordinator) -> dict[str, Any]:
 def _model(residency: ModelResidency) -> dict[str, Any]:
     """Return the state of a role's model, with the adviser's measurements."""
     history = residency.use.history
-    cadence = history.cadence
+    cadence = history.cadence()
     keep_alive = residency.role.keep_alive_to_send(residency.keep_alive)
     return {
         "title": residency.subentry.title,

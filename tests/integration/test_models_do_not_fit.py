@@ -58,6 +58,19 @@ async def test_the_model_that_answers_wins(
     assert speech(await say(home, "Hello")).startswith("Hello!")
 
 
+async def test_a_model_of_two_roles_stays_for_both(
+    home: HomeAssistant, small: OllamaStandIn, make_entry: MakeEntry
+) -> None:
+    """It is not named among those that wait."""
+    shared = {**ALL, "external_llm": {**ALL["external_llm"]}}
+    shared["external_llm"]["external_llm_model"] = PRIMARY
+    await make_entry(small.url, **shared)
+    await settle(home)
+    (notice,) = notices(home)
+    assert notice["kept"] == PRIMARY
+    assert notice["waiting"] == "nomic-embed-text"
+
+
 async def test_the_next_start_loads_by_priority_only(
     home: HomeAssistant, small: OllamaStandIn, make_entry: MakeEntry
 ) -> None:

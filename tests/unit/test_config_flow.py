@@ -399,7 +399,7 @@ async def test_no_keep_alive_where_the_server_ignores_it(
         assert form["description_placeholders"]["server"] == "llama.cpp"
         assert "llm_keep_alive" not in fields(form)
         placeholders = form["description_placeholders"]
-        assert placeholders["unloading"] == "llama.cpp (--sleep-idle-seconds)"
+        assert placeholders["unloading"] == "llama.cpp (`--sleep-idle-seconds`)"
         result = await dialogs.fill_in(
             llm_model="local-model",
             external_llm={},

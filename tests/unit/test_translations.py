@@ -7,7 +7,11 @@ import re
 import sys
 from typing import Any
 
+from homeassistant.core import HomeAssistant
+from homeassistant.data_entry_flow import section
+from homeassistant.helpers.selector import NumberSelector
 import pytest
+from pytest_homeassistant_custom_component.common import MockConfigEntry
 import yaml
 
 import custom_components.home_agent
@@ -134,6 +138,34 @@ def test_every_option_of_a_list_has_a_label() -> None:
     assert not selectors["keep_alive"]["options"].keys() & {"-1"}
 
 
+def units(fields: forms.Fields) -> dict[str, str | None]:
+    """Return the unit of each number field, also in sections, None without one."""
+    found: dict[str, str | None] = {}
+    for marker, field in fields.items():
+        if isinstance(field, section):
+            found |= units(field.schema.schema)
+        elif isinstance(field, NumberSelector):
+            found[str(marker.schema)] = field.config.get("unit_of_measurement")
+    return found
+
+
+def test_figures_in_dialogs_have_units(hass: HomeAssistant) -> None:
+    """Each number field has a translated unit, except pure numbers."""
+    shown = {
+        **units(forms.conversation_fields(hass, MockConfigEntry(), ServerKind.OLLAMA)),
+        **units(forms.external_llm_fields(ServerKind.OLLAMA)),
+        **units(forms.embedding_fields()),
+    }
+    without = {name for name, unit in shown.items() if unit is None}
+    assert without == {
+        f"{role}_{name}"
+        for role in ("llm", "external_llm")
+        for name in ("temperature", "top_p")
+    }
+    texts = TEXTS["selector"]["number"]["unit_of_measurement"]
+    assert {unit for unit in shown.values() if unit is not None} == texts.keys()
+
+
 def test_keep_alive_says_what_it_is() -> None:
     """Six help texts say what it does, give examples, and name Ollama."""
     text = json.dumps(TEXTS["config"]) + json.dumps(TEXTS["config_subentries"])
@@ -154,7 +186,7 @@ def test_hassfest_accepts_the_texts() -> None:
             "options",
             "unit_of_measurement",
         }
-        for key in selector["options"]:
+        for key in selector.get("options", ()):
             assert re.fullmatch(r"(?!.+[_-]{2})(?![_-])[a-z0-9-_]+(?<![_-])", key)
     for text in all_texts(TEXTS):
         assert text == text.strip()
@@ -196,7 +228,7 @@ def test_unloading_is_explained_for_every_kind_of_server() -> None:
         *(sub["step"]["settings"] for sub in TEXTS["config_subentries"].values()),
     ]
     for step in steps:
-        assert "Unloading controlled by: {unloading}." in step["description"]
+        assert "an idle model is unloaded: {unloading}." in step["description"]
 
 
 def test_actions_have_texts_and_icons() -> None:
@@ -236,7 +268,7 @@ def test_repairs_have_texts() -> None:
     reported |= {*re.findall(r'entry,\s+"(version_\w+)"', sources()), VOICE_ASSISTANT}
     assert reported == {key.removesuffix("_by_hand") for key in TEXTS["issues"]}
     known = {
-        *("agent", "assistants", "collections", "file"),
+        *("assistants", "collections", "file"),
         *("cold_starts", "error", "held", "host", "indexed", "keep_alive", "limit"),
         *(
             "kept",

@@ -11,16 +11,10 @@ from homeassistant.helpers import llm
 from homeassistant.helpers.selector import (
     BooleanSelector,
     NumberSelector,
-    NumberSelectorConfig,
-    NumberSelectorMode,
     SelectOptionDict,
     SelectSelector,
-    SelectSelectorConfig,
-    SelectSelectorMode,
     TemplateSelector,
     TextSelector,
-    TextSelectorConfig,
-    TextSelectorType,
 )
 import probatio as vol
 
@@ -65,6 +59,7 @@ from ..tools.external_llm import (
 )
 from ..tools.search_entities import MAX_LIMIT
 from ..vector_store.engine import Engine
+from .selectors import multiline_field, number_field, password_field, select_field
 
 SECTION_ADVANCED: Final = "advanced"
 KIND_AUTOMATIC: Final = "automatic"
@@ -118,7 +113,7 @@ def address_fields(role: Role) -> Fields:
     marker = vol.Required if role is Role.LLM else vol.Optional
     return {
         marker(role.key("base_url")): TextSelector(),
-        vol.Optional(vol.Secret(role.key("api_key"))): _password(),
+        vol.Optional(vol.Secret(role.key("api_key"))): password_field(),
     }
 
 
@@ -133,7 +128,7 @@ def server_kind_field() -> Fields:
     ServerKind.CLOUD is not offered: clouds are recognized by their address alone.
     """
     return {
-        vol.Required(Role.LLM.key("server_kind"), default=KIND_AUTOMATIC): _select(
+        vol.Required(Role.LLM.key("server_kind"), default=KIND_AUTOMATIC): select_field(
             [
                 KIND_AUTOMATIC,
                 *(kind for kind in ServerKind if kind is not ServerKind.CLOUD),
@@ -171,7 +166,8 @@ def unloading_controlled_by(kind: ServerKind, server: str) -> str:
     if ServerCapability.KEEP_ALIVE in server_capabilities(kind):
         return "keep_alive"
     setting = _UNLOAD_SETTINGS.get(kind)
-    return f"{server} ({setting})" if setting else server
+    # As code: the web interface would show the hyphens of "--" as a dash.
+    return f"{server} (`{setting}`)" if setting else server
 
 
 def keep_alive_select() -> SelectSelector:
@@ -180,12 +176,14 @@ def keep_alive_select() -> SelectSelector:
     The steps of the dialogs validate the text, since a function in a form schema
     cannot be sent to the browser.
     """
-    return _select(KEEP_ALIVE_PRESETS, translation_key="keep_alive", custom_value=True)
+    return select_field(
+        KEEP_ALIVE_PRESETS, translation_key="keep_alive", custom_value=True
+    )
 
 
 def num_ctx_number() -> NumberSelector:
     """Return the field for a context size in tokens."""
-    return _number(512, 1048576)
+    return number_field(512, 1048576, unit="tokens")
 
 
 def conversation_fields(
@@ -201,23 +199,27 @@ def conversation_fields(
         for subentry in entry.get_subentries_of_type(SUBENTRY_EXTERNAL_LLM)
     ]
     fields: Fields = {
-        vol.Optional(CONF_LLM_HASS_API): _select(apis, multiple=True),
+        vol.Optional(CONF_LLM_HASS_API): select_field(apis, multiple=True),
         vol.Optional(CONF_PROMPT): TemplateSelector(),
-        vol.Required(CONF_ENTITY_MODE, default=EntityMode.AUTOMATIC): _select(
+        vol.Required(CONF_ENTITY_MODE, default=EntityMode.AUTOMATIC): select_field(
             [str(mode) for mode in EntityMode], translation_key="entity_mode"
         ),
     }
     if externals:
-        fields[vol.Optional(CONF_EXTERNAL_LLMS)] = _select(externals, multiple=True)
+        fields[vol.Optional(CONF_EXTERNAL_LLMS)] = select_field(
+            externals, multiple=True
+        )
     advanced = sampling_fields(Role.LLM, kind) | {
         vol.Optional(
             CONF_RETRIEVAL_THRESHOLD, default=DEFAULT_RETRIEVAL_THRESHOLD
-        ): _number(1, 10000),
-        vol.Optional(CONF_RETRIEVAL_LIMIT, default=DEFAULT_RETRIEVAL_LIMIT): _number(
-            1, MAX_LIMIT
-        ),
+        ): number_field(1, 10000, unit="entities"),
+        vol.Optional(
+            CONF_RETRIEVAL_LIMIT, default=DEFAULT_RETRIEVAL_LIMIT
+        ): number_field(1, MAX_LIMIT, unit="entities"),
         vol.Required(CONF_TELL_TIME, default=False): BooleanSelector(),
-        vol.Optional(CONF_MAX_HISTORY, default=DEFAULT_MAX_HISTORY): _number(0, 200),
+        vol.Optional(CONF_MAX_HISTORY, default=DEFAULT_MAX_HISTORY): number_field(
+            0, 200, unit="questions"
+        ),
     }
     return fields | _advanced(advanced)
 
@@ -227,11 +229,11 @@ def external_llm_fields(kind: ServerKind) -> Fields:
     return {
         vol.Required(
             CONF_EXTERNAL_LLM_CONVERSATION, default=CONVERSATION_NOTHING
-        ): _select(
+        ): select_field(
             list(CONVERSATION_OPTIONS), translation_key="external_llm_conversation"
         ),
-        vol.Optional(CONF_EXTERNAL_LLM_TOOL_DESCRIPTION): _multiline(),
-        vol.Optional(CONF_EXTERNAL_LLM_PROMPT): _multiline(),
+        vol.Optional(CONF_EXTERNAL_LLM_TOOL_DESCRIPTION): multiline_field(),
+        vol.Optional(CONF_EXTERNAL_LLM_PROMPT): multiline_field(),
     } | _advanced(sampling_fields(Role.EXTERNAL_LLM, kind))
 
 
@@ -243,8 +245,8 @@ def embedding_fields() -> Fields:
         {
             vol.Optional(
                 CONF_EMBEDDING_BATCH_SIZE, default=DEFAULT_EMBEDDING_BATCH_SIZE
-            ): _number(1, 512),
-            vol.Required(CONF_VECTOR_STORE, default=Engine.EMBEDDED): _select(
+            ): number_field(1, 512, unit="entities"),
+            vol.Required(CONF_VECTOR_STORE, default=Engine.EMBEDDED): select_field(
                 [str(engine) for engine in Engine], translation_key="vector_store"
             ),
         }
@@ -256,7 +258,7 @@ def chroma_fields() -> Fields:
     """Return the fields for the address and the API key of a Chroma server."""
     return {
         vol.Required(CONF_CHROMA_URL): TextSelector(),
-        vol.Optional(vol.Secret(CONF_CHROMA_API_KEY)): _password(),
+        vol.Optional(vol.Secret(CONF_CHROMA_API_KEY)): password_field(),
     }
 
 
@@ -267,15 +269,15 @@ def sampling_fields(role: Role, kind: ServerKind) -> Fields:
     default. If max_tokens or num_ctx is empty, requests carry Home Agent's default.
     """
     fields: Fields = {
-        vol.Optional(role.key("temperature")): _number(0, 2, step=0.05),
-        vol.Optional(role.key("top_p")): _number(0, 1, step=0.05),
-        vol.Optional(role.key("max_tokens")): _number(1, 131072),
+        vol.Optional(role.key("temperature")): number_field(0, 2, step=0.05),
+        vol.Optional(role.key("top_p")): number_field(0, 1, step=0.05),
+        vol.Optional(role.key("max_tokens")): number_field(1, 131072, unit="tokens"),
     }
     if kind is ServerKind.OLLAMA:
         num_ctx = vol.Optional(role.key("num_ctx"), default=DEFAULT_NUM_CTX)
         fields[num_ctx] = num_ctx_number()
     think = vol.Required(role.key("think"), default=default_think(role, kind))
-    fields[think] = _select(list(THINK_OPTIONS), translation_key="think")
+    fields[think] = select_field(list(THINK_OPTIONS), translation_key="think")
     fields[vol.Required(role.key("stream"), default=True)] = BooleanSelector()
     return fields | _server_fields(role)
 
@@ -333,9 +335,9 @@ def _server_fields(role: Role) -> Fields:
     """Return the fields for the warm-up and the idle timeout (seconds) of a role."""
     return {
         vol.Required(role.key("warm_up"), default=True): BooleanSelector(),
-        vol.Optional(role.key("idle_timeout"), default=DEFAULT_IDLE_TIMEOUT): _number(
-            5, 3600, unit="s"
-        ),
+        vol.Optional(
+            role.key("idle_timeout"), default=DEFAULT_IDLE_TIMEOUT
+        ): number_field(5, 3600, unit="s"),
     }
 
 
@@ -349,49 +351,4 @@ def _model_select(role: Role, models: Iterable[ServerModel]) -> SelectSelector:
         ModelCapability.EMBEDDING if role is Role.EMBEDDING else ModelCapability.CHAT
     )
     names = sorted(model.name for model in models if model.may(wanted))
-    return _select(names, custom_value=True)
-
-
-def _select(
-    options: list[str] | list[SelectOptionDict],
-    *,
-    translation_key: str | None = None,
-    multiple: bool = False,
-    custom_value: bool = False,
-) -> SelectSelector:
-    """Return a drop-down list; custom_value lets users write another value."""
-    config = SelectSelectorConfig(
-        options=options,
-        multiple=multiple,
-        custom_value=custom_value,
-        mode=SelectSelectorMode.DROPDOWN,
-    )
-    if translation_key:
-        config["translation_key"] = translation_key
-    return SelectSelector(config)
-
-
-def _password() -> TextSelector:
-    """Return a text field that hides what is written."""
-    return TextSelector(
-        TextSelectorConfig(
-            type=TextSelectorType.PASSWORD, autocomplete="current-password"
-        )
-    )
-
-
-def _multiline() -> TextSelector:
-    """Return a text field of several lines."""
-    return TextSelector(TextSelectorConfig(multiline=True))
-
-
-def _number(
-    minimum: float, maximum: float, *, step: float = 1, unit: str | None = None
-) -> NumberSelector:
-    """Return a field for a number between minimum and maximum."""
-    config = NumberSelectorConfig(
-        min=minimum, max=maximum, step=step, mode=NumberSelectorMode.BOX
-    )
-    if unit:
-        config["unit_of_measurement"] = unit
-    return NumberSelector(config)
+    return select_field(names, custom_value=True)

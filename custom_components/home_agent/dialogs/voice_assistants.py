@@ -65,7 +65,7 @@ def _check(hass: HomeAssistant, entry: ConfigEntry[Any]) -> None:
     if not pipelines or agent is None:
         ir.async_delete_issue(hass, DOMAIN, issue_id)
         return
-    subentry_id, entity_id = agent
+    subentry_id, _ = agent
     ir.async_create_issue(
         hass,
         DOMAIN,
@@ -77,7 +77,6 @@ def _check(hass: HomeAssistant, entry: ConfigEntry[Any]) -> None:
         translation_placeholders={
             "assistants": ", ".join(sorted(pipeline.name for pipeline in pipelines)),
             "title": entry.subentries[subentry_id].title,
-            "agent": entity_id,
         },
     )
 

@@ -46,7 +46,7 @@ MIN_GAPS: Final = 4
 EVENNESS: Final = 0.1
 RECENT_GAPS: Final = 24
 
-# From this many cold starts in a day on, a longer keep_alive is suggested.
+# From this many uses in a day that waited on, a longer keep_alive is suggested.
 OFTEN: Final = 3
 
 DAY: Final = 86400.0
@@ -56,13 +56,20 @@ DAY: Final = 86400.0
 class Use:
     """A use of a model: Unix times in seconds, and its number of requests.
 
-    subentry_ids are the roles that sent the requests.
+    subentry_ids are the roles that sent the requests. load_seconds is how long they
+    waited for the model to load, None if the server does not report it.
     """
 
     start: float
     end: float
     requests: int = 1
     subentry_ids: frozenset[str] = frozenset()
+    load_seconds: float | None = None
+
+    @property
+    def has_waited(self) -> bool:
+        """Return whether the use may have waited for the model to load."""
+        return self.load_seconds is None or self.load_seconds >= COLD_LOAD
 
     def joined(self, other: Use) -> Use:
         """Return one use from the start of the earlier to the end of the later one."""
@@ -71,6 +78,14 @@ class Use:
             max(self.end, other.end),
             self.requests + other.requests,
             self.subentry_ids | other.subentry_ids,
+            max(
+                (
+                    seconds
+                    for seconds in (self.load_seconds, other.load_seconds)
+                    if seconds is not None
+                ),
+                default=None,
+            ),
         )
 
 
@@ -133,8 +148,14 @@ class UseHistory:
         Raise KeyError, ValueError or TypeError for anything else.
         """
         uses = [
-            Use(float(start), float(end), int(requests), frozenset(*subentry_ids))
-            for start, end, requests, *subentry_ids in data["uses"]
+            Use(
+                float(start),
+                float(end),
+                int(requests),
+                frozenset(*added[:1]),
+                *(seconds and float(seconds) for seconds in added[1:]),
+            )
+            for start, end, requests, *added in data["uses"]
         ]
         evictions = [
             Eviction(float(time), tuple(map(str, models)), tuple(map(str, own)))
@@ -146,7 +167,13 @@ class UseHistory:
         """Return the history as JSON."""
         return {
             "uses": [
-                [use.start, use.end, use.requests, sorted(use.subentry_ids)]
+                [
+                    use.start,
+                    use.end,
+                    use.requests,
+                    sorted(use.subentry_ids),
+                    use.load_seconds,
+                ]
                 for use in self._uses
             ],
             "loads": list(self.loads),
@@ -185,7 +212,7 @@ class UseHistory:
         SAME_USE seconds apart from them, becomes one with them.
         """
         ids = frozenset[str]() if subentry_id is None else frozenset({subentry_id})
-        use = new = Use(start.timestamp(), end.timestamp(), requests, ids)
+        use = new = Use(start.timestamp(), end.timestamp(), requests, ids, load_seconds)
         others: list[Use] = []
         for other in self._uses:
             if max(new.start - other.end, other.start - new.end) < SAME_USE:
@@ -210,37 +237,50 @@ class UseHistory:
         """Return what a load usually takes, None if none was seen."""
         return median(self.loads) if self.loads else None
 
-    @property
-    def cadence(self) -> Cadence | None:
+    def cadence(self, subentry_id: str | None = None) -> Cadence | None:
         """Return the even gaps between uses of the last day, None if there are none.
 
-        A question and its follow-ups are one use, unless they alone are even.
+        subentry_id is the role whose uses count, None for all. A question and its
+        follow-ups are one use, unless they alone are even.
         """
-        uses = self.uses
+        uses = [
+            use
+            for use in self.uses
+            if subentry_id is None or subentry_id in use.subentry_ids
+        ]
         since = _now() - DAY
         return _cadence(_gaps(_conversations(uses), since)) or _cadence(
             _gaps(uses, since)
         )
 
-    def cold_starts(
-        self,
-        keep_alive: KeepAlive,
-        since: datetime | None = None,
-        subentry_id: str | None = None,
-    ) -> int:
-        """Return how many uses would have found the model not loaded.
+    def cold_starts(self, keep_alive: KeepAlive) -> int:
+        """Return how many uses would have found the model not loaded."""
+        return len(self._cold_uses(keep_alive))
 
-        Only uses that began after since, and only those of a role, if these are given.
+    def waits(self, keep_alive: KeepAlive, subentry_id: str | None = None) -> int:
+        """Return how many uses of the last day waited because of a keep_alive.
+
+        That is, uses that would have found the model not loaded, and that really did,
+        as far as the server reports it: another client may have kept the model, or
+        another keep_alive may have been set at that time. subentry_id is the role
+        whose uses count, None for all.
         """
-        if keep_alive.seconds is None:
-            return 0
-        begin = since.timestamp() if since else 0.0
+        since = _now() - DAY
         return sum(
-            later.start - earlier.end >= keep_alive.seconds
-            for earlier, later in pairwise(self.uses)
-            if later.start >= begin
-            and (subentry_id is None or subentry_id in later.subentry_ids)
+            use.start >= since
+            and use.has_waited
+            and (subentry_id is None or subentry_id in use.subentry_ids)
+            for use in self._cold_uses(keep_alive)
         )
+
+    def _cold_uses(self, keep_alive: KeepAlive) -> list[Use]:
+        """Return the uses that began after a pause at least as long as a keep_alive."""
+        limit = keep_alive.seconds
+        return [
+            later
+            for earlier, later in pairwise(self.uses)
+            if limit is not None and later.start - earlier.end >= limit
+        ]
 
     def advise(self, keep_alive: KeepAlive) -> Advice:
         """Return what a keep_alive would have cost from the first use until now."""
@@ -276,19 +316,18 @@ class UseHistory:
         """Return the keep_alive that would outlast the cadence that is seen.
 
         subentry_id is the role that it is for, None for all together. None if the
-        uses of the last day do not come at even intervals, if the configured
-        keep_alive is 0, -1 or longer than these, if it caused fewer than OFTEN cold
-        starts of the role in that day, or if no load took longer than COLD_LOAD. "-1"
+        role's uses of the last day do not come at even intervals, if the configured
+        keep_alive is 0, -1 or longer than these, if fewer than OFTEN of these uses
+        waited because of it, or if no load took longer than COLD_LOAD. "-1"
         if even the longest of _STEPS is too short. The result covers the longest of
         the even gaps and MARGIN: servers count keep_alive from the end of an answer.
         """
-        cadence = self.cadence
+        cadence = self.cadence(subentry_id)
         if cadence is None or self.load_seconds is None or not configured.seconds:
             return None
-        day_ago = dt_util.utcnow() - timedelta(days=1)
         if (
             cadence.longest < configured.seconds
-            or self.cold_starts(configured, day_ago, subentry_id) < OFTEN
+            or self.waits(configured, subentry_id) < OFTEN
         ):
             return None
         needed = cadence.longest + MARGIN

@@ -211,13 +211,9 @@ class WarmUp:
             self._coordinator.name,
             ", ".join(other.residency.role.model for other in lost),
         )
-        wanted = self._kept_ready
-        position = wanted.index(loader)
+        wanted = [other.residency for other in self._kept_ready]
         report_models_do_not_fit(
-            residency,
-            kept=(other.residency for other in wanted[:position]),
-            waiting=(other.residency for other in wanted[position:]),
-            wanted=(other.residency for other in wanted),
+            residency, kept=wanted[: wanted.index(residency)], wanted=wanted
         )
         with suppress(ModelServerError):
             await loader.async_make_room()

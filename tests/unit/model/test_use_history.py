@@ -98,8 +98,8 @@ def test_the_table_has_what_is_configured(freezer: FrozenDateTimeFactory) -> Non
 def test_cadence(freezer: FrozenDateTimeFactory) -> None:
     """Even uses have one, a person's do not."""
     freezer.move_to(START + timedelta(hours=19))
-    assert used_every(60, 3).cadence is None
-    cadence = used_every(60, 10).cadence
+    assert used_every(60, 3).cadence() is None
+    cadence = used_every(60, 10).cadence()
     assert cadence
     assert cadence.seconds == pytest.approx(3580)
     uneven = UseHistory()
@@ -107,17 +107,17 @@ def test_cadence(freezer: FrozenDateTimeFactory) -> None:
     for minutes in (1, 90, 7, 240, 33, 5, 600, 60, 18):
         begin += timedelta(minutes=minutes)
         uneven.record(begin, begin, 1, None)
-    assert uneven.cadence is None
+    assert uneven.cadence() is None
 
 
 def test_only_the_last_day_has_a_cadence(freezer: FrozenDateTimeFactory) -> None:
     """A household that stopped its hourly task yesterday is not advised."""
     history = used_every(60, 12)
     freezer.move_to(START + timedelta(hours=12))
-    assert history.cadence
+    assert history.cadence()
     assert history.suggestion(keep("5m"))
     freezer.move_to(START + timedelta(hours=36))
-    assert history.cadence is None
+    assert history.cadence() is None
     assert history.suggestion(keep("5m")) is None
 
 
@@ -136,7 +136,7 @@ def test_a_question_with_its_follow_ups_is_one_use(
     ]
     history = used_at(*times)
     freezer.move_to(START + timedelta(seconds=8 * pause))
-    cadence = history.cadence
+    cadence = history.cadence()
     assert cadence
     assert cadence.seconds == pause - max((0, *follow_ups)) - 5
 
@@ -166,7 +166,34 @@ def test_only_the_role_that_waited_is_advised(freezer: FrozenDateTimeFactory) ->
     freezer.move_to(START + timedelta(hours=12))
     assert history.suggestion(keep("5m"), "asked") == "90m"
     assert history.suggestion(keep("5m"), "other") is None
-    assert history.cold_starts(keep("5m"), None, "other") == 0
+    assert history.waits(keep("5m"), "asked") == 11
+    assert history.waits(keep("5m"), "other") == 0
+
+
+def test_a_cadence_is_that_of_the_role(freezer: FrozenDateTimeFactory) -> None:
+    """Two roles share the model: one is used each hour, the other now and then."""
+    history = used_every(60, 24, subentry_id="task")
+    for hours in (1.4, 2.5, 7.5, 20.6):
+        begin = START + timedelta(hours=hours)
+        history.record(begin, begin, 1, 8.0, "person")
+    freezer.move_to(START + timedelta(hours=24))
+    assert history.waits(keep("5m"), "person") == 4
+    assert history.suggestion(keep("5m"), "person") is None
+    assert history.suggestion(keep("5m"), "task") == "90m"
+
+
+def test_only_loads_that_happened_are_counted(freezer: FrozenDateTimeFactory) -> None:
+    """Another client, or another keep_alive, had kept the model for half a day."""
+    history = used_every(60, 12, load=0.02)
+    for number in range(12, 24):
+        begin = START + timedelta(hours=number)
+        history.record(begin, begin + timedelta(seconds=20), 1, 8.0)
+    freezer.move_to(START + timedelta(hours=24))
+    assert history.cold_starts(keep("5m")) == 23
+    assert history.waits(keep("5m")) == 12
+    assert UseHistory.from_dict(history.as_dict()).waits(keep("5m")) == 12
+    # A server that does not report it: by the pauses.
+    assert used_every(60, 12, load=None).waits(keep("5m")) == 11
 
 
 @pytest.mark.parametrize(
@@ -235,7 +262,7 @@ def test_a_clock_in_the_future(freezer: FrozenDateTimeFactory) -> None:
     again = UseHistory.from_dict(history.as_dict())
     for known in (history, again):
         assert len(known.uses) == 5
-        assert known.cadence
+        assert known.cadence()
     now = START + timedelta(hours=5)
     history.record(now, now + timedelta(seconds=20), 1, None)
     assert len(history.uses) == 6

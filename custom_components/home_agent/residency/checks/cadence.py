@@ -1,17 +1,11 @@
 """The issue "cadence": a model is unloaded each time shortly before its next use."""
 
-from datetime import timedelta
-from typing import Final
-
 from homeassistant.core import callback
-from homeassistant.util import dt as dt_util
 
 from ...model.turn_record import TurnRecord
 from ...servers.base import ServerCapability
 from ..state import ModelResidency
 from .issues import check_hourly, clear_issue, raise_issue
-
-_DAY: Final = timedelta(days=1)
 
 
 class CadenceCheck:
@@ -41,11 +35,10 @@ class CadenceCheck:
         suggestion = None
         if ServerCapability.KEEP_ALIVE in residency.capabilities:
             suggestion = history.suggestion(keep_alive, subentry_id)
-        if suggestion is None or (cadence := history.cadence) is None:
+        cadence = history.cadence(subentry_id)
+        if suggestion is None or cadence is None:
             clear_issue("cadence", residency)
             return
-        since = dt_util.utcnow() - _DAY
-        cold_starts = history.cold_starts(keep_alive, since, subentry_id)
         raise_issue(
             "cadence",
             residency,
@@ -53,6 +46,6 @@ class CadenceCheck:
             keep_alive=keep_alive.text,
             suggestion=suggestion,
             minutes=f"{max(cadence.seconds / 60, 1):.0f}",
-            cold_starts=str(cold_starts),
+            cold_starts=str(history.waits(keep_alive, subentry_id)),
             seconds=f"{history.load_seconds or 0:.0f}",
         )

@@ -4,7 +4,7 @@ It is also how Home Agent remembers that: the models are not loaded one after th
 other, each in place of the one before, whenever Home Assistant starts.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from homeassistant.core import callback
 from homeassistant.helpers import issue_registry as ir
@@ -18,20 +18,21 @@ from .issues import clear_issue, issue_id, raise_issue
 def report_models_do_not_fit(
     residency: ModelResidency,
     *,
-    kept: Iterable[ModelResidency],
-    waiting: Iterable[ModelResidency],
-    wanted: Iterable[ModelResidency],
+    kept: Sequence[ModelResidency],
+    wanted: Sequence[ModelResidency],
 ) -> None:
     """Raise the notice for the model whose load made the server unload another one.
 
-    kept are the models that stay in memory, waiting those that are loaded only when
-    they are used, wanted all that are to be loaded before a request needs them.
+    kept are the roles whose models stay in memory, wanted all whose models are to be
+    loaded before a request needs them. The others are loaded only when they are used;
+    a model of several roles stays for all of them.
     """
+    stays = {other.role.model for other in kept}
     raise_issue(
         "models_do_not_fit",
         residency,
         kept=_names(kept),
-        waiting=_names(waiting),
+        waiting=_names(other for other in wanted if other.role.model not in stays),
         models=_names(wanted),
     )
 
