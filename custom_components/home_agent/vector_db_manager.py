@@ -66,7 +66,7 @@ class VectorDBManager:
             self._role.wait_until_idle,
             int(config.get(CONF_EMBEDDING_BATCH_SIZE, DEFAULT_EMBEDDING_BATCH_SIZE)),
         )
-        self.schedule = IndexSchedule(hass, self.index, self.sync)
+        self.schedule = IndexSchedule(hass, self.index, self.sync, self._role.use)
 
     async def async_stop(self) -> None:
         """Cancel a running scheduled sync, and close the index."""

@@ -9,6 +9,7 @@ from homeassistant.helpers import entity_registry as er
 from homeassistant.helpers.start import async_at_started
 
 from ..home.exposed import async_track_exposed_entities, is_exposed
+from ..model.use import ModelUse
 from ..servers.errors import (
     CannotConnect,
     ConnectionLost,
@@ -37,11 +38,23 @@ _AWAY: Final = (CannotConnect, ConnectionLost, ServerBusy, ServerTimedOut)
 class IndexSchedule:
     """Syncs the index after Home Assistant's start, after changes and failures."""
 
-    def __init__(self, hass: HomeAssistant, index: Index, sync: IndexSync) -> None:
-        """Do nothing until async_start."""
+    def __init__(
+        self,
+        hass: HomeAssistant,
+        index: Index,
+        sync: IndexSync,
+        use: ModelUse,
+    ) -> None:
+        """Do nothing until async_start; use is that of the embedding model.
+
+        While the user has unloaded the model, nothing is synced in the background: a
+        sync would load it.
+        """
         self._hass = hass
         self._index = index
         self._sync = sync
+        self._use = use
+        self._is_postponed = False
         # Before all entities are there, a sync would remove those that are missing.
         self._is_started = False
         self._unsubscribe: list[CALLBACK_TYPE] = []
@@ -59,6 +72,7 @@ class IndexSchedule:
         self._unsubscribe = [
             async_at_started(self._hass, self._async_on_started),
             async_track_exposed_entities(self._hass, self._exposed_changed),
+            self._use.requests_changed.add(self._model_used),
         ]
 
     async def async_stop(self) -> None:
@@ -123,8 +137,19 @@ class IndexSchedule:
         self._retry_in = RETRY_FIRST
         return result
 
+    @callback
+    def _model_used(self) -> None:
+        """Sync now if that was postponed while the model was unloaded."""
+        if self._is_postponed and not self._use.unloaded_by_user:
+            self._is_postponed = False
+            self.request_sync()
+
     async def _async_sync(self) -> None:
         """Sync in the background, where nobody else handles a failure."""
+        if self._use.unloaded_by_user:
+            _LOGGER.debug("No sync before the embedding model is used again")
+            self._is_postponed = True
+            return
         try:
             await self.async_sync_now()
         except StoreClosed:

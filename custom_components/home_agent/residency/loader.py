@@ -1,5 +1,6 @@
 """Load the model of a role before a request needs it, and unload it."""
 
+import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from datetime import timedelta
@@ -93,9 +94,30 @@ class ModelLoader:
         Raise as async_load does.
         """
         async with self._use.load_lock:
-            if await self.async_is_loaded() and not self._unloads_soon():
-                return None
-            return await self._async_load(self.load_keep_alive, reason)
+            return await self._async_load_if_needed(reason)
+
+    async def async_keep_ready(self, reason: str) -> bool:
+        """Load the model as async_load_if_needed does, unless the user unloaded it.
+
+        Return whether it is loaded.
+        """
+        async with self._use.load_lock:
+            # Only here it is certain that no unload is on its way.
+            if self._use.unloaded_by_user:
+                _LOGGER.debug(
+                    "Not loading %s: the user has unloaded it", self._role.model
+                )
+                return False
+            seconds = await self._async_load_if_needed(reason)
+            if seconds is not None:
+                _LOGGER.info("Loaded %s in %.1f s", self._role.model, seconds)
+            return True
+
+    async def _async_load_if_needed(self, reason: str) -> float | None:
+        """Load the model if it is needed; the caller holds the load lock."""
+        if await self.async_is_loaded() and not self._unloads_soon():
+            return None
+        return await self._async_load(self.load_keep_alive, reason)
 
     async def async_apply_keep_alive(self) -> None:
         """Send a keep_alive that has changed to the server, if the model is loaded.
@@ -135,13 +157,30 @@ class ModelLoader:
     async def async_unload(self) -> None:
         """Unload the model for the user, after a load of it that runs.
 
-        It is not loaded again before a request needs it. Raise a ModelServerError if
-        the server fails, NotSupported if it cannot unload.
+        It is not loaded again before a request needs it. The unload goes on if the
+        caller is cancelled. Raise a ModelServerError if the server fails,
+        NotSupported if it cannot unload.
         """
-        async with self._use.load_lock:
-            await self._async_unload("requested")
-            self._use.unloaded_by_user = True
-            model_uses(self.residency.hass).save_soon()
+        hass = self.residency.hass
+        # Not a task of the entry: a reload would cancel it.
+        unloading = hass.async_create_background_task(
+            self._async_unload_for_user(), f"unload {self._role.model}"
+        )
+        await asyncio.shield(unloading)
+
+    async def _async_unload_for_user(self) -> None:
+        """Unload the model, and store that the user wanted it."""
+        use = self._use
+        async with use.load_lock:
+            # Set before the request: a question that comes meanwhile resets it.
+            use.unloaded_by_user = True
+            try:
+                await self._async_unload("requested")
+            except HomeAssistantError:
+                use.unloaded_by_user = False
+                raise
+            finally:
+                model_uses(self.residency.hass).save_soon()
 
     async def async_make_room(self) -> None:
         """Unload the model for others, as async_unload does."""

@@ -136,7 +136,11 @@ class Primer:
         self, messages: list[ChatMessage], tools: list[ToolSpec], characters: int
     ) -> None:
         """Ask for an answer of one token, and learn how many tokens the prompt has."""
-        request = self._role.chat_request(messages, self.loader.load_keep_alive, tools)
+        # Priming is no use of the model: the time that was set for it stays.
+        keep_alive = self._use.keep_alive.sent
+        if keep_alive is None or keep_alive.nanoseconds == 0:
+            keep_alive = self.loader.load_keep_alive
+        request = self._role.chat_request(messages, keep_alive, tools)
         server = await self._role.server()
         started = monotonic()
         with self._use.count_request(request.keep_alive):

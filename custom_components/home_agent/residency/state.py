@@ -204,7 +204,9 @@ class ModelResidency:
         previous, self._previous = self._previous, model
         is_first, self._was_polled = not self._was_polled, True
         if previous is None and model is not None:
-            self.use.unload_requested = self.use.unloaded_by_user = False
+            if not (is_first and self.use.unload_requested):
+                # After a reload of the entry, an unload may still be on its way.
+                self.use.unload_requested = self.use.unloaded_by_user = False
             self.was_pushed_out = False
             if not is_first:
                 self.event_occurred.notify(ResidencyEvent.LOADED)

@@ -8,8 +8,9 @@ import logging
 from typing import Any, Final
 
 from homeassistant.config_entries import ConfigEntry
-from homeassistant.core import HomeAssistant, callback
+from homeassistant.core import CALLBACK_TYPE, HomeAssistant, callback
 from homeassistant.exceptions import HomeAssistantError
+from homeassistant.helpers.event import async_call_later
 from homeassistant.helpers.start import async_at_started
 from homeassistant.util import dt as dt_util
 
@@ -36,6 +37,9 @@ _ORDER: Final = (Role.LLM, Role.EMBEDDING, Role.EXTERNAL_LLM)
 LONG_OUTAGE: Final = 1.5 * AWAY_INTERVAL
 # The least time between two restarts that were noticed by nothing but a lost model.
 UNNOTICED_RESTART_PAUSE: Final = timedelta(hours=1)
+# The wait after the first load that failed; it doubles with each further one.
+RETRY_FIRST: Final = timedelta(minutes=1)
+RETRY_LAST: Final = timedelta(hours=1)
 
 
 class WarmUp:
@@ -63,6 +67,8 @@ class WarmUp:
         self._away_since: datetime | None = None
         self._loaded_before: list[ModelLoader] = []
         self._last_unnoticed_restart: datetime | None = None
+        self._retry_in = RETRY_FIRST
+        self._cancel_retry: CALLBACK_TYPE | None = None
 
     @property
     def _kept_ready(self) -> list[ModelLoader]:
@@ -94,6 +100,7 @@ class WarmUp:
         self._entry.async_on_unload(
             self._coordinator.async_add_listener(self._server_changed)
         )
+        self._entry.async_on_unload(self._async_stop)
         self._in_background(self._async_first_warm_up())
 
     async def _async_first_warm_up(self) -> None:
@@ -167,6 +174,29 @@ class WarmUp:
         self._in_background(self._async_warm_up())
 
     @callback
+    def _schedule_retry(self) -> None:
+        """Warm up again in a while: a load has failed though the server answers."""
+        if self._cancel_retry is None:
+            _LOGGER.debug("The next warm-up is in %s", self._retry_in)
+            self._cancel_retry = async_call_later(
+                self._hass, self._retry_in, self._async_retry
+            )
+            self._retry_in = min(2 * self._retry_in, RETRY_LAST)
+
+    @callback
+    def _async_retry(self, _now: datetime) -> None:
+        """Warm up unless the server is away: its return leads to a warm-up too."""
+        self._cancel_retry = None
+        if self._coordinator.last_update_success:
+            self._in_background(self._async_warm_up())
+
+    @callback
+    def _async_stop(self) -> None:
+        """Forget a scheduled warm-up."""
+        if self._cancel_retry is not None:
+            self._cancel_retry()
+
+    @callback
     def _in_background(self, work: Coroutine[Any, Any, None]) -> None:
         """Run work until the entry is unloaded."""
         self._entry.async_create_background_task(
@@ -199,6 +229,8 @@ class WarmUp:
                     return
                 await self._async_prime(loader)
                 kept.append(loader)
+            if self._is_warm:
+                self._retry_in = RETRY_FIRST
 
     async def _async_make_room(
         self, loader: ModelLoader, lost: list[ModelLoader]
@@ -222,7 +254,7 @@ class WarmUp:
                 await self._async_prime(other)
 
     async def _async_load(self, loader: ModelLoader) -> bool:
-        """Load a model, log how long it took, and return whether it is loaded."""
+        """Load a model unless it is, and return whether it is loaded now."""
         residency = loader.residency
         model = residency.role.model
         if not residency.may_be_warmed or not self._is_enabled(loader):
@@ -232,10 +264,7 @@ class WarmUp:
             check_model_missing(residency, None)
             if not loader.keeps_ready:
                 return False
-            if residency.use.unloaded_by_user:
-                _LOGGER.debug("Not loading %s: the user has unloaded it", model)
-                return False
-            seconds = await loader.async_load_if_needed("it is kept ready")
+            return await loader.async_keep_ready("it is kept ready")
         except ModelNotFound as err:
             check_model_missing(residency, err)
             _LOGGER.warning("%s does not have the model %s", err.host, model)
@@ -243,10 +272,8 @@ class WarmUp:
         except ModelServerError as err:
             _LOGGER.warning("Cannot load %s: %s", model, err.log_text)
             self._is_warm = False
+            self._schedule_retry()
             return False
-        if seconds is not None:
-            _LOGGER.info("Loaded %s in %.1f s", model, seconds)
-        return True
 
     async def _async_prime(self, loader: ModelLoader) -> None:
         """Prime a model once Home Assistant has started; a failure is a warning."""

@@ -90,16 +90,12 @@ class ModelMissingCheck:
         if not residency.may_be_warmed or not residency.coordinator.last_update_success:
             return
         self._checked_at = dt_util.utcnow()
-        is_wanted = (
-            is_raised("model_missing", residency)
-            and loader.keeps_ready
-            and not residency.use.unload_requested
-        )
+        is_wanted = is_raised("model_missing", residency) and loader.keeps_ready
         try:
             await loader.async_check_model()
             check_model_missing(residency, None)
             if is_wanted:
-                await loader.async_load_if_needed("the server has the model again")
+                await loader.async_keep_ready("the server has the model again")
         except ModelNotFound as err:
             check_model_missing(residency, err)
         except ModelServerError as err:
