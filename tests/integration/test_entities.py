@@ -96,7 +96,7 @@ async def test_only_memory_has_statistics(
         state.entity_id.partition("_memory")[2]
         for state in home.states.async_all("sensor")
         if "state_class" in state.attributes
-    } == {"", "_used_by_all_models"}
+    } == {"_used", "_used_by_all_models"}
 
 
 async def test_figures_of_a_turn_outlive_a_reload(
