@@ -3,7 +3,6 @@
 from typing import override
 
 from homeassistant.components.event import EventEntity
-from homeassistant.const import EntityCategory
 from homeassistant.core import HomeAssistant, callback
 from homeassistant.helpers.entity_platform import AddConfigEntryEntitiesCallback
 
@@ -33,7 +32,6 @@ async def async_setup_entry(
 class ResidencyEventEntity(ModelEntity, EventEntity):
     """Fires when the model is loaded into memory or leaves it."""
 
-    _attr_entity_category = EntityCategory.DIAGNOSTIC
     _attr_entity_registry_enabled_default = False
     _attr_event_types = [str(event) for event in ResidencyEvent]  # noqa: RUF012
 

@@ -318,7 +318,7 @@ async def test_what_entities_look_like(at_home: Home, make_entry: MakeEntry) -> 
     await at_home.settle()
     registry = er.async_get(at_home.hass)
     for item in er.async_entries_for_config_entry(registry, entry.entry_id):
-        if item.domain in ("event", "sensor"):
+        if item.domain == "sensor":
             assert item.entity_category == "diagnostic"
             assert item.translation_key
     classes = {

@@ -288,6 +288,14 @@ def test_repairs_have_texts() -> None:
         assert set(re.findall(r"\{(\w+)\}", json.dumps(issue))) <= known
 
 
+def test_titles_of_repair_dialogs_fit_one_line() -> None:
+    """On a phone, 30 characters fit; a second line would cover the severity."""
+    for issue in TEXTS["issues"].values():
+        for step in issue.get("fix_flow", {}).get("step", {}).values():
+            assert len(step["title"]) <= 30
+            assert "{" not in step["title"]
+
+
 def test_the_dialog_for_a_new_key_names_each_role() -> None:
     """The keys of all roles have a label and a description."""
     step = TEXTS["config"]["step"]["reauth_confirm"]

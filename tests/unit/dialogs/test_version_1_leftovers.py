@@ -78,7 +78,6 @@ async def test_a_voice_assistant_is_switched(
     assert reported.translation_placeholders == {
         "assistants": "Home Assistant",
         "title": "Home Agent",
-        "agent": "conversation.home_agent",
     }
     if not is_loaded:
         await ollama.stop()
