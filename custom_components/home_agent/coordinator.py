@@ -27,8 +27,15 @@ AWAY_INTERVAL: Final = timedelta(seconds=10)
 # DataUpdateCoordinator counts an interval from the last full second: a shorter one may
 # be over already, and polls would follow each other without a pause.
 LEAST_INTERVAL: Final = timedelta(seconds=1)
-# A server unloads a model a moment after its keep_alive or an unload request.
+# A server unloads a model a moment after an unload request.
 UNLOAD_DELAY: Final = timedelta(seconds=2)
+# When the server is polled after the end of a keep_alive, until the model is gone: that
+# takes a moment, and a difference of the clocks below two seconds is not known.
+EXPIRY_DELAYS: Final = (
+    timedelta(seconds=1),
+    timedelta(seconds=2),
+    timedelta(seconds=4),
+)
 # Seconds from a request to the poll that follows it: one turn may send several.
 REQUEST_COOLDOWN: Final = 0.5
 # How long a model that the server is unloading is polled for every REQUEST_COOLDOWN.
@@ -195,7 +202,12 @@ class ServerCoordinator(DataUpdateCoordinator[LoadedModels | None]):
         now = dt_util.utcnow()
         due = [
             self._request_ended_at + UNLOAD_DELAY,
-            *(model.expires_at + UNLOAD_DELAY for model in loaded if model.expires_at),
+            *(
+                model.expires_at + delay
+                for model in loaded
+                if model.expires_at
+                for delay in EXPIRY_DELAYS
+            ),
         ]
         soonest = min([POLL_INTERVAL, *(time - now for time in due if time > now)])
         return max(soonest, LEAST_INTERVAL)

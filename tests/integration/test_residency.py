@@ -260,6 +260,21 @@ async def test_a_model_that_is_due_is_polled(
     assert at_home.state("agent", "model_status") == "unloaded"
 
 
+async def test_an_expiry_is_shown_at_once(at_home: Home, make_entry: MakeEntry) -> None:
+    """Within a second and a half, at whatever part of a second it happens."""
+    await make_entry(at_home.server.url, **roles("30s", "5m", "5m"))
+    await at_home.settle()
+    for _ in range(6):
+        await say(at_home.hass, "Hello")
+        await at_home.settle()
+        while at_home.server.loaded(PRIMARY):
+            await at_home.advance(0.5)
+        await at_home.advance(0.5)
+        await at_home.advance(0.5)
+        assert at_home.state("agent", "model_status") == "unloaded"
+        at_home.tick(0.15)
+
+
 async def test_states_while_something_runs(
     at_home: Home, make_entry: MakeEntry, hass: HomeAssistant
 ) -> None:

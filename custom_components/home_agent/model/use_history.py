@@ -40,8 +40,8 @@ _STEPS: Final = (
 )
 # Seconds by which a suggested keep_alive exceeds the longest of the even gaps.
 MARGIN: Final = 60.0
-# A cadence needs at least MIN_GAPS gaps among the last RECENT_GAPS. A gap counts as
-# even if it differs from their median by at most EVENNESS times the median.
+# A cadence needs at least MIN_GAPS even gaps among the last RECENT_GAPS. A gap counts
+# as even if it differs from their median by at most EVENNESS times the median.
 MIN_GAPS: Final = 4
 EVENNESS: Final = 0.1
 RECENT_GAPS: Final = 24
@@ -371,7 +371,7 @@ def _conversations(uses: Iterable[Use]) -> list[Use]:
 
 
 def _cadence(all_gaps: Sequence[float]) -> Cadence | None:
-    """Return the cadence of gaps, None if they are too few or not even.
+    """Return the cadence of gaps, None if too few of them are even.
 
     At least 60 percent of the last gaps must be close to their median.
     """
@@ -380,6 +380,6 @@ def _cadence(all_gaps: Sequence[float]) -> Cadence | None:
         return None
     middle = median(gaps)
     even = [gap for gap in gaps if abs(gap - middle) <= EVENNESS * middle]
-    if len(even) < 0.6 * len(gaps):
+    if len(even) < max(MIN_GAPS, 0.6 * len(gaps)):
         return None
     return Cadence(middle, max(even))

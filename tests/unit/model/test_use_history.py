@@ -110,6 +110,15 @@ def test_cadence(freezer: FrozenDateTimeFactory) -> None:
     assert uneven.cadence() is None
 
 
+def test_three_gaps_are_even_by_chance(freezer: FrozenDateTimeFactory) -> None:
+    """A person who asked five times in a day has no cadence of eight hours."""
+    freezer.move_to(START + timedelta(hours=24.5))
+    hours = (0, 7.8, 8.9, 16.6, 24.4)
+    history = used_at(*((hour * 3600, hour * 3600 + 5) for hour in hours))
+    assert history.cadence() is None
+    assert history.suggestion(keep("1h")) is None
+
+
 def test_only_the_last_day_has_a_cadence(freezer: FrozenDateTimeFactory) -> None:
     """A household that stopped its hourly task yesterday is not advised."""
     history = used_every(60, 12)
