@@ -108,9 +108,7 @@ class ModelLoader:
                     "Not loading %s: the user has unloaded it", self._role.model
                 )
                 return False
-            seconds = await self._async_load_if_needed(reason)
-            if seconds is not None:
-                _LOGGER.info("Loaded %s in %.1f s", self._role.model, seconds)
+            await self._async_load_if_needed(reason)
             return True
 
     async def _async_load_if_needed(self, reason: str) -> float | None:
@@ -300,5 +298,5 @@ class ModelLoader:
             self._use.primed_prefix = None
             self._use.history.record_load(seconds)
             model_uses(self.residency.hass).save_soon()
-        _LOGGER.debug("Loaded %s in %.1f s", self._role.model, seconds)
+        _LOGGER.info("Loaded %s in %.1f s", self._role.model, seconds)
         return seconds
