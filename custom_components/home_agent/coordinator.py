@@ -143,6 +143,11 @@ class ServerCoordinator(DataUpdateCoordinator[LoadedModels | None]):
     def async_request_ended(self) -> None:
         """Poll the server in REQUEST_COOLDOWN, and again after UNLOAD_DELAY."""
         self._request_ended_at = dt_util.utcnow()
+        self.async_poll_soon()
+
+    @callback
+    def async_poll_soon(self) -> None:
+        """Poll the server in REQUEST_COOLDOWN, if it reports its models."""
         if self.lists_models:
             self._after_request.async_schedule_call()
 

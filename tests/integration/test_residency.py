@@ -1,9 +1,11 @@
 """What the entities show of a model's residency, and how it is steered."""
 
+import asyncio
 from collections.abc import Callable
 from datetime import datetime, timedelta
 from typing import Any
 
+from aiohttp import web
 from freezegun.api import FrozenDateTimeFactory
 from homeassistant.components.sensor import SensorDeviceClass
 from homeassistant.config_entries import ConfigEntry
@@ -301,6 +303,51 @@ async def test_states_while_something_runs(
         "busy",
         "loaded",
     ]
+
+
+async def test_an_answer_that_takes_long(
+    at_home: Home, make_entry: MakeEntry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The model that was loaded for it is busy with it, and not loading any more."""
+    has_begun, may_end = asyncio.Event(), asyncio.Event()
+    write_lines = OllamaStandIn.write_lines
+
+    async def slow(
+        server: OllamaStandIn, request: web.Request, kind: str, lines: list[bytes]
+    ) -> web.StreamResponse:
+        """Send the first line of an answer, and the rest when the test says so."""
+        response = web.StreamResponse(headers={"Content-Type": kind})
+        await response.prepare(request)
+        await response.write(lines[0])
+        await may_end.wait()
+        await response.write(b"".join(lines[1:]))
+        await response.write_eof()
+        return response
+
+    entry = await make_entry(at_home.server.url, **roles("5m", "5m", "5m"))
+    # All polls that follow requests are over: the next one is most of a minute away.
+    await at_home.poll()
+    for _ in range(3):
+        await at_home.advance(5)
+    for residency in entry.runtime_data.residencies.values():
+        residency.use.answer_began.add(has_begun.set)
+    monkeypatch.setattr(OllamaStandIn, "write_lines", slow)
+    turn = at_home.hass.async_create_task(say(at_home.hass, "Hello"))
+    await has_begun.wait()
+    monkeypatch.setattr(OllamaStandIn, "write_lines", write_lines)
+    assert at_home.state("agent", "model_status") == "loading"
+    at_home.tick(0.6)
+    for _ in range(5000):
+        if at_home.state("agent", "model_status") != "loading":
+            break
+        await asyncio.sleep(0)
+    assert not turn.done()
+    assert at_home.state("agent", "model_status") == "busy"
+    assert at_home.state("agent", "memory_used") != STATE_UNKNOWN
+    may_end.set()
+    await turn
+    await at_home.advance(1)
+    assert at_home.state("agent", "model_status") == "loaded"
 
 
 async def test_figures_of_a_turn(at_home: Home, make_entry: MakeEntry) -> None:

@@ -106,13 +106,15 @@ class Turn:
         with self:
             server = await self._role.server()
             request, characters = self._before(server, request)
-            may_retry = True
+            is_first = may_retry = True
             with self._count_request(server, request.keep_alive, characters):
                 while True:
                     try:
                         async with aclosing(server.chat_stream(request)) as deltas:
                             async for delta in deltas:
-                                may_retry = False
+                                if is_first:
+                                    self._use.answer_began.notify()
+                                is_first = may_retry = False
                                 self._record.add_first_token()
                                 if delta.stats is not None:
                                     self._after(request, characters, delta)

@@ -102,6 +102,7 @@ class ModelUse:
     idle: asyncio.Event = field(default_factory=asyncio.Event)
     users_changed: Listeners[()] = field(default_factory=Listeners[()])
     requests_changed: Listeners[()] = field(default_factory=Listeners[()])
+    answer_began: Listeners[()] = field(default_factory=Listeners[()])
     prompt_sized: Listeners[PromptSized] = field(default_factory=Listeners[PromptSized])
     request_failed: Listeners[ModelServerError] = field(
         default_factory=Listeners[ModelServerError]

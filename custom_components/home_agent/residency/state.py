@@ -130,6 +130,7 @@ class ModelResidency:
         for stop in (
             self.coordinator.async_add_listener(self._server_changed),
             self.use.requests_changed.add(self._requests_changed),
+            self.use.answer_began.add(self._answer_began),
             self.use.request_failed.add(self._request_failed),
         ):
             self.entry.async_on_unload(stop)
@@ -240,6 +241,15 @@ class ModelResidency:
         ended = self.use.last_ended
         stay = timedelta(seconds=keep_alive.seconds)
         return ended is None or ended + stay <= dt_util.utcnow() + RECENT
+
+    @callback
+    def _answer_began(self) -> None:
+        """Poll the server if the model was not in memory: now it is.
+
+        An answer may take minutes, and the next poll follows only when it has ended.
+        """
+        if self.loaded is None:
+            self.coordinator.async_poll_soon()
 
     @callback
     def _request_failed(self, err: ModelServerError) -> None:
