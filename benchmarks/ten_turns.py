@@ -39,6 +39,7 @@ import custom_components.home_agent
 from custom_components.home_agent.const import DOMAIN
 from custom_components.home_agent.keep_alive import KeepAlive
 from custom_components.home_agent.model.role import ModelRole, Role, merged_config
+from custom_components.home_agent.residency.primer import Primer
 from scripts import llama_cpp_server
 
 from .embedding_models import EmbeddingServer
@@ -239,9 +240,10 @@ async def prompt_tokens(hass: HomeAssistant) -> int:
     """Return the tokens of the agent's prompt and tools, before any question."""
     (entry,) = hass.config_entries.async_entries(DOMAIN)
     subentry, _ = entry.subentries.values()
-    prefix = entry.runtime_data.loaders[subentry.subentry_id].prefix
+    primer: Primer = entry.runtime_data.primers[subentry.subentry_id]
+    assert primer.make_prefix
     role = ModelRole(hass, merged_config(entry, subentry), Role.LLM)
-    messages, tools = await prefix.async_make()
+    messages, tools = await primer.make_prefix(None)
     server = await role.server()
     request = role.chat_request(messages, KeepAlive.parse("5m"), tools)
     return await server.count_tokens(request) or 0
