@@ -250,9 +250,10 @@ class UnloadTimeSensor(ResidencyEntity, SensorEntity):
     @override
     def extra_state_attributes(self) -> Mapping[str, Any]:
         """Return which keep_alive holds, and the roles that have set it."""
+        keep_alive = self.residency.keep_alive_in_effect
         return {
             "never_unloads": self._never_unloads,
-            "keep_alive_in_effect": self.residency.keep_alive_in_effect.text,
+            "keep_alive_in_effect": keep_alive.text if keep_alive else None,
             "kept_by": self.residency.kept_by,
         }
 

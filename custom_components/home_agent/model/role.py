@@ -17,7 +17,7 @@ from ..const import (
     SUBENTRY_EMBEDDING,
     SUBENTRY_EXTERNAL_LLM,
 )
-from ..keep_alive import KeepAlive
+from ..keep_alive import InvalidKeepAlive, KeepAlive
 from ..servers.base import Connection, ModelServer, ServerKind
 from ..servers.factory import connect
 from ..servers.messages import ChatMessage, ChatRequest, Think, ToolSpec
@@ -196,7 +196,18 @@ class ModelRole:
 
         own is that of this role.
         """
-        return self.use.keep_alive.to_send(own, self.subentry_id)
+        return self.use.shared.to_send(own, self.subentry_id)
+
+    def is_configured(self, keep_alive: KeepAlive) -> bool:
+        """Return whether a keep_alive is what the settings of the roles lead to.
+
+        It is not if the caller of a request has replaced that of this role.
+        """
+        try:
+            own = KeepAlive.for_role(self.role.key("keep_alive"), self._config)
+        except InvalidKeepAlive:
+            return False
+        return keep_alive.nanoseconds == self.keep_alive_to_send(own).nanoseconds
 
     def with_model(self, model: str) -> ModelRole:
         """Return the same role with another model of its server."""

@@ -169,16 +169,17 @@ class Turn:
         characters is the length of a prompt, None for texts to embed. Store what the
         server says of the keep_alive and of a prompt that is too long.
         """
-        with self._use.count_request(keep_alive):
+        is_configured = keep_alive is not None and self._role.is_configured(keep_alive)
+        with self._use.count_request(keep_alive, is_configured=is_configured):
             try:
                 yield
-                self._use.keep_alive.note_answer(server.keep_alive_refusal)
+                self._use.note_keep_alive_answer(server.keep_alive_refusal)
             except ModelServerError as err:
                 if isinstance(err, PromptTooLong) and characters is not None:
                     wanted = max(characters, self.wanted_characters)
                     self._role.note_refused_prompt(wanted)
                 if server.is_keep_alive_refusal(err):
-                    self._use.keep_alive.note_answer(err.detail)
+                    self._use.note_keep_alive_answer(err.detail)
                 _LOGGER.debug(
                     "%s request to %s failed after %.2f s: %s",
                     self._role.role,

@@ -18,11 +18,11 @@ from homeassistant.util.hass_dict import HassKey
 from ..const import DOMAIN
 from ..keep_alive import KeepAlive
 from ..servers.address import server_id
-from ..servers.errors import ModelServerError
+from ..servers.errors import CannotConnect, ModelServerError
 from ..servers.ollama_names import full_name
 from .listeners import Listeners
 from .server_use import ServerUse
-from .shared_keep_alive import ModelUser, SharedKeepAlive
+from .shared_model import ModelUser, SharedModel, UsersOfName
 from .token_estimate import TokenEstimate
 from .turn_record import TurnRecord
 from .use_history import UseHistory
@@ -65,37 +65,32 @@ class PromptSized:
 
 @dataclass(slots=True)
 class ModelUse:
-    """One model on one server, shared by all roles that use it.
+    """One name of a model on one server, shared by all roles that use it.
 
-    users are the roles of all loaded config entries that use the model.
+    shared is what holds for all names of the model: Ollama loads a file only once,
+    however many names stand for it (see ModelUses.async_compare_name).
     running_requests counts the requests that have not ended, loading_requests those
     of them that only load the model, running_turns the turns. primed_prefix is the
     key of the prompt prefix that the server evaluated last, None if that is not known.
-    unload_requested says that Home Agent itself asked the server to unload the model;
-    unloaded_by_user that the user wanted that, maybe before a restart (it is stored):
-    the model is then not loaded before a request needs it.
     load_lock is held while the model is loaded or unloaded, so that two callers do not
     load it twice. context_length is the context that the server reports, in tokens;
     max_context is the longest that the model was trained for, None if not known.
-    prompt_tokens are those of the last prompt of each subentry, counted by the server.
     last_ended is when the last request ended, last_answered when the last one ended
-    that was answered.
+    that was answered. keep_alive_refusal is why the server has refused the keep_alive
+    of the last request, in its own words without secrets, None if it did not; listeners
+    to refusal_changed hear when that changes.
     server is shared by all models on the same server.
     """
 
     history: UseHistory = field(default_factory=UseHistory)
     token_estimate: TokenEstimate = field(default_factory=TokenEstimate)
     server: ServerUse = field(default_factory=ServerUse)
-    users: list[ModelUser] = field(default_factory=list)
     running_requests: int = 0
     loading_requests: int = 0
     running_turns: int = 0
     primed_prefix: int | None = None
-    unload_requested: bool = False
-    unloaded_by_user: bool = False
     context_length: int | None = None
     max_context: int | None = None
-    prompt_tokens: dict[str, int] = field(default_factory=dict)
     last_ended: datetime | None = None
     last_answered: datetime | None = None
     load_lock: asyncio.Lock = field(default_factory=asyncio.Lock)
@@ -108,12 +103,42 @@ class ModelUse:
         default_factory=Listeners[ModelServerError]
     )
     turn_ended: Listeners[TurnRecord] = field(default_factory=Listeners[TurnRecord])
-    keep_alive: SharedKeepAlive = field(init=False)
+    keep_alive_refusal: str | None = None
+    refusal_changed: Listeners[()] = field(default_factory=Listeners[()])
+    own_users: UsersOfName = field(init=False)
+    shared: SharedModel = field(init=False)
 
     def __post_init__(self) -> None:
-        """Start without a running turn."""
+        """Start without a running turn, with what is known of this name only."""
         self.idle.set()
-        self.keep_alive = SharedKeepAlive(self.users)
+        self.own_users = UsersOfName(changed=self.users_changed)
+        self.shared = SharedModel([self.own_users])
+
+    @property
+    def users(self) -> list[ModelUser]:
+        """Return the roles of all loaded entries that use the model, by any name."""
+        return self.shared.users
+
+    @property
+    def unload_requested(self) -> bool:
+        """Return whether Home Agent itself asked the server to unload the model."""
+        return self.shared.unload_requested
+
+    @unload_requested.setter
+    def unload_requested(self, value: bool) -> None:
+        self.shared.unload_requested = value
+
+    @property
+    def unloaded_by_user(self) -> bool:
+        """Return whether the user has unloaded the model, maybe before a restart.
+
+        The model is then not loaded before a request needs it.
+        """
+        return self.shared.unloaded_by_user
+
+    @unloaded_by_user.setter
+    def unloaded_by_user(self, value: bool) -> None:
+        self.shared.unloaded_by_user = value
 
     @callback
     def add_user(self, user: ModelUser) -> CALLBACK_TYPE:
@@ -121,17 +146,24 @@ class ModelUse:
 
         @callback
         def remove() -> None:
-            self.users.remove(user)
-            self.users_changed.notify()
+            self.own_users.roles.remove(user)
+            self.shared.notify_users_changed()
 
-        self.users.append(user)
-        self.users_changed.notify()
+        self.own_users.roles.append(user)
+        self.shared.notify_users_changed()
         return remove
+
+    @callback
+    def note_keep_alive_answer(self, refusal: str | None) -> None:
+        """Store whether the server has refused a keep_alive, and why."""
+        if refusal != self.keep_alive_refusal:
+            self.keep_alive_refusal = refusal
+            self.refusal_changed.notify()
 
     @callback
     def note_prompt(self, prompt: PromptSized) -> None:
         """Store the size of a prompt, and notify the listeners."""
-        self.prompt_tokens[prompt.subentry_id] = prompt.tokens
+        self.shared.prompt_tokens[prompt.subentry_id] = prompt.tokens
         self.prompt_sized.notify(prompt)
 
     @callback
@@ -160,32 +192,47 @@ class ModelUse:
 
     @contextmanager
     def count_request(
-        self, keep_alive: KeepAlive | None = None, *, only_loads: bool = False
+        self,
+        keep_alive: KeepAlive | None = None,
+        *,
+        only_loads: bool = False,
+        is_configured: bool = False,
     ) -> Iterator[None]:
         """Count a request as running until it has ended, successfully or not.
 
         keep_alive is the one that the request carries, None if it carries none.
+        is_configured says that it comes from the settings of the roles; otherwise it
+        stays in effect until a setting changes or a request with theirs is sent.
         """
-        configured = self.keep_alive.longest()
+        settled = keep_alive if is_configured else self.shared.longest()
         self.running_requests += 1
         self.loading_requests += only_loads
         # The model is wanted again: if it is unloaded later, it is not by us.
         self.unload_requested = self.unloaded_by_user = False
         self.requests_changed.notify()
-        is_answered = False
         try:
             yield
-            is_answered = True
+        except BaseException as err:
+            self._end_request(only_loads=only_loads)
+            if keep_alive is not None and not isinstance(err, CannotConnect):
+                if _is_answer_of_server(err):
+                    self.shared.note_unanswered(settled)
+                else:
+                    self.shared.note_sent(keep_alive, settled, is_answered=False)
+            raise
+        else:
+            self._end_request(only_loads=only_loads)
+            self.last_answered = self.last_ended
+            if keep_alive is not None:
+                self.shared.note_sent(keep_alive, settled, is_answered=True)
         finally:
-            self.running_requests -= 1
-            self.loading_requests -= only_loads
-            self.last_ended = dt_util.utcnow()
-            if is_answered:
-                self.last_answered = self.last_ended
-            if is_answered and keep_alive is not None:
-                self.keep_alive.sent = keep_alive
-                self.keep_alive.configured = configured
             self.requests_changed.notify()
+
+    def _end_request(self, *, only_loads: bool) -> None:
+        """Count a request as ended."""
+        self.running_requests -= 1
+        self.loading_requests -= only_loads
+        self.last_ended = dt_util.utcnow()
 
 
 class ModelUses:
@@ -209,12 +256,13 @@ class ModelUses:
             root, _, model = key.partition(" ")
             root = server_id(root)
             try:
-                self._uses[_key(root, model)] = ModelUse(
+                use = ModelUse(
                     UseHistory.from_dict(data),
                     TokenEstimate(data[_ESTIMATE_KEY]),
                     self._servers[root],
-                    unloaded_by_user=data.get(_UNLOADED_KEY) is True,
                 )
+                use.unloaded_by_user = data.get(_UNLOADED_KEY) is True
+                self._uses[_key(root, model)] = use
             except _UNREADABLE as err:
                 _LOGGER.warning(
                     "Forgetting how %s was used: what is stored is unreadable (%s)",
@@ -229,6 +277,38 @@ class ModelUses:
         return self._uses.setdefault(
             _key(root, model), ModelUse(server=self._servers[root])
         )
+
+    @callback
+    def async_compare_name(
+        self, url: str, own: ModelUse, loaded_as: str, *, is_same: bool
+    ) -> None:
+        """Let two names of one model on the server at url share what holds for it.
+
+        loaded_as is the name by which the server lists a loaded model. is_same says
+        whether the name of own stands for that model too. If it does not any more, it
+        shares nothing with it from now on.
+        """
+        if not is_same and len(own.shared.names) == 1:
+            return
+        other = self.async_get(url, loaded_as)
+        if other is own or is_same == (own.shared is other.shared):
+            return
+        before = own.shared
+        if is_same:
+            newer, older = sorted((own, other), key=_last_ended, reverse=True)
+            before = older.shared
+            newer.shared.names.extend(before.names)
+            newer.shared.prompt_tokens |= before.prompt_tokens
+            for use in self._uses.values():
+                if use.shared is before:
+                    use.shared = newer.shared
+        else:
+            before.names.remove(own.own_users)
+            own.shared = SharedModel(
+                [own.own_users], prompt_tokens=dict(before.prompt_tokens)
+            )
+            before.notify_users_changed()
+        own.shared.notify_users_changed()
 
     async def async_wait_until_idle(self, url: str, own: ModelUse) -> None:
         """Wait until no other model of the server at url runs a turn or is primed.
@@ -272,6 +352,16 @@ class ModelUses:
             for key, use in self._uses.items()
             if use.unloaded_by_user or not use.history.is_empty
         }
+
+
+def _is_answer_of_server(err: BaseException) -> bool:
+    """Return whether a request has failed because the server answered with an error."""
+    return isinstance(err, ModelServerError) and err.status != 0
+
+
+def _last_ended(use: ModelUse) -> float:
+    """Return when the last request of a use ended, as a timestamp, 0 if none did."""
+    return use.last_ended.timestamp() if use.last_ended else 0.0
 
 
 def _key(url: str, model: str) -> str:

@@ -1,11 +1,13 @@
 """Apply a keep_alive that has changed to a model that is in memory already."""
 
+from datetime import datetime
 import logging
 from typing import Final
 
-from homeassistant.core import callback
+from homeassistant.core import CALLBACK_TYPE, callback
 from homeassistant.exceptions import HomeAssistantError
 from homeassistant.helpers.debounce import Debouncer
+from homeassistant.helpers.event import async_call_later
 
 from ..servers.base import ServerCapability
 from .loader import ModelLoader
@@ -14,13 +16,17 @@ _LOGGER = logging.getLogger(__name__)
 
 # Seconds to wait after a role has come or gone: a reload removes it and adds it again.
 USERS_COOLDOWN: Final = 5.0
+# Seconds from an attempt that has changed nothing to the next one.
+RETRY_INTERVAL: Final = 60.0
 
 
 class KeepAliveChange:
     """Makes a changed keep_alive effective without waiting for the next request.
 
     The keep_alive of a model changes with the setting of a role, and when a role that
-    shares the model comes or goes.
+    shares the model comes or goes. A setting may also have changed while Home Assistant
+    was not running, and the last request of a turn may have been sent with the setting
+    of before. An attempt that fails is repeated until the model is gone.
     """
 
     def __init__(self, loader: ModelLoader) -> None:
@@ -28,6 +34,8 @@ class KeepAliveChange:
         self._loader = loader
         self._residency = loader.residency
         self._is_available = True
+        self._cancel_retry: CALLBACK_TYPE | None = None
+        self._is_stopped = False
         self._debouncer = Debouncer(
             self._residency.hass,
             _LOGGER,
@@ -46,6 +54,7 @@ class KeepAliveChange:
         residency, entry = self._residency, self._residency.entry
         for stop in (
             self._debouncer.async_shutdown,
+            self._stop,
             residency.use.users_changed.add(self._debouncer.async_schedule_call),
             residency.use.requests_changed.add(self._requests_changed),
             residency.coordinator.async_add_listener(self._server_changed),
@@ -59,15 +68,36 @@ class KeepAliveChange:
 
     @callback
     def _server_changed(self) -> None:
-        """Apply the keep_alive if the server is available again."""
+        """Apply the keep_alive if the server has another one, or is available again."""
+        residency, shared = self._residency, self._residency.use.shared
         was_available = self._is_available
-        self._is_available = self._residency.coordinator.last_update_success
-        if self._is_available and not was_available:
+        self._is_available = residency.coordinator.last_update_success
+        if not self._is_available:
+            return
+        if self._is_poll_after_requests:
+            shared.note_reported(residency.time_left)
+        is_due = self._cancel_retry is None and residency.loaded is not None
+        if not was_available or (is_due and shared.has_changed()):
             self._debouncer.async_schedule_call()
+
+    @property
+    def _is_poll_after_requests(self) -> bool:
+        """Return whether the last poll shows what the requests before have led to.
+
+        While the model answers another client, its time is that of a request before.
+        """
+        use, model = self._residency.use, self._residency.loaded
+        updated_at = self._residency.coordinator.updated_at
+        return (
+            not use.running_requests
+            and updated_at is not None
+            and (use.last_ended is None or updated_at > use.last_ended)
+            and (model is None or not (model.is_busy or model.is_loading))
+        )
 
     @callback
     def _requests_changed(self) -> None:
-        """Apply the keep_alive if it has changed while the last request ran.
+        """Apply the keep_alive if the last request was sent with another one.
 
         A request that failed is no reason: applying the keep_alive may fail too.
         """
@@ -75,21 +105,52 @@ class KeepAliveChange:
         if (
             not use.running_requests
             and use.last_answered == use.last_ended
-            and use.keep_alive.has_changed()
+            and use.shared.has_changed()
         ):
             self._debouncer.async_schedule_call()
 
     async def _async_apply(self) -> None:
-        """Apply the keep_alive; only log a failure, the next request sends it again."""
-        if not self._residency.use.keep_alive.has_changed():
+        """Apply the keep_alive if it has changed; log a failure and try again later."""
+        shared = self._residency.use.shared
+        self._stop_retry()
+        if not shared.has_changed():
             return
         try:
             await self._residency.coordinator.server()
             if (
-                ServerCapability.KEEP_ALIVE in self._residency.capabilities
-                and self._residency.may_be_warmed
+                ServerCapability.KEEP_ALIVE not in self._residency.capabilities
+                or not self._residency.may_be_warmed
             ):
-                await self._loader.async_apply_keep_alive()
+                return
+            await self._loader.async_apply_keep_alive()
         except HomeAssistantError as err:
             model = self._residency.role.model
             _LOGGER.debug("Cannot apply the keep_alive of %s now: %s", model, err)
+        if shared.has_changed() and not self._is_stopped:
+            self._stop_retry()
+            self._cancel_retry = async_call_later(
+                self._residency.hass, RETRY_INTERVAL, self._retry
+            )
+
+    @callback
+    def _retry(self, _: datetime) -> None:
+        """Apply the keep_alive again, unless the server is away.
+
+        It is applied when the server is available again.
+        """
+        self._cancel_retry = None
+        if self._is_available:
+            self._debouncer.async_schedule_call()
+
+    @callback
+    def _stop(self) -> None:
+        """Apply nothing any more; an attempt that runs is not repeated."""
+        self._is_stopped = True
+        self._stop_retry()
+
+    @callback
+    def _stop_retry(self) -> None:
+        """Do not apply the keep_alive again."""
+        if self._cancel_retry is not None:
+            self._cancel_retry()
+            self._cancel_retry = None

@@ -122,18 +122,21 @@ class ModelLoader:
 
         A model that is not loaded is not loaded for this. The keep_alive is the
         longest one of all roles that use the model; 0 unloads it. Raise a
-        ModelServerError if the server fails.
+        ModelServerError if the server fails. While a turn runs, nothing is sent: its
+        last request decides.
         """
-        use = self._use
+        use, shared = self._use, self._use.shared
         async with use.load_lock:
-            wanted = use.keep_alive.longest()
-            if wanted is None or not use.keep_alive.has_changed():
+            wanted = shared.longest()
+            if wanted is None or not shared.has_changed():
+                return
+            if use.running_requests or use.running_turns:
                 return
             if not await self.async_is_loaded():
-                use.keep_alive.note_applied(wanted)
+                shared.note_applied(wanted)
             elif wanted.nanoseconds == 0:
                 await self._async_unload("its keep_alive is 0 now")
-                use.keep_alive.note_applied(wanted)
+                shared.note_applied(wanted)
             elif await self._has_own_context():
                 await self._async_load(wanted, "its keep_alive has changed")
 

@@ -12,7 +12,8 @@ from ..coordinator import ServerCoordinator
 from ..keep_alive import InvalidKeepAlive, KeepAlive, default_keep_alive
 from ..model.listeners import Listeners
 from ..model.role import ModelRole, Role, merged_config, subentry_role
-from ..model.shared_keep_alive import ModelUser
+from ..model.shared_model import ModelUser
+from ..model.use import model_uses
 from ..servers.base import LOAD_TIMEOUT, LoadedModel, ServerCapability
 from ..servers.errors import ModelServerError, is_away
 
@@ -118,7 +119,7 @@ class ModelResidency:
             return ResidencyState.BUSY
         # The server may still list a model for a moment that it is unloading.
         is_unloading = (
-            self.use.unload_requested or self.keep_alive_in_effect.nanoseconds == 0
+            self.use.unload_requested or self._expected_keep_alive.nanoseconds == 0
         )
         if model.is_busy and not is_unloading:
             return ResidencyState.BUSY
@@ -148,16 +149,29 @@ class ModelResidency:
         self.entry.async_on_unload(self.use.add_user(user))
 
     @property
-    def keep_alive_in_effect(self) -> KeepAlive:
-        """Return the keep_alive that the model was loaded or used with last.
+    def keep_alive_in_effect(self) -> KeepAlive | None:
+        """Return the keep_alive that was sent last, None if none was sent yet."""
+        return self.use.shared.sent
 
-        Before the first request it is the longest one of the roles that use the
-        model: that is what the next request will send.
-        """
-        longest = self.use.keep_alive.to_send(
+    @property
+    def _expected_keep_alive(self) -> KeepAlive:
+        """Return the keep_alive that was sent last, else the one that will be sent."""
+        return self.use.shared.sent or self.use.shared.to_send(
             self.keep_alive, self.subentry.subentry_id
         )
-        return self.use.keep_alive.sent or longest
+
+    @property
+    def time_left(self) -> timedelta | None:
+        """Return the time until the server unloads the model, by the last poll.
+
+        It is timedelta.max if the server never does, None if it does not report that.
+        """
+        model = self.loaded
+        if model is None or (model.expires_at is None and not model.is_indefinite):
+            return None
+        if model.expires_at is None:
+            return timedelta.max
+        return model.expires_at - dt_util.utcnow()
 
     @property
     def kept_by(self) -> list[str]:
@@ -165,9 +179,12 @@ class ModelResidency:
 
         None has it if an action or the preparation of a question set another value.
         """
-        length = self.keep_alive_in_effect.length
+        if (sent := self.keep_alive_in_effect) is None:
+            return []
         return [
-            user.title for user in self.use.users if user.keep_alive.length == length
+            user.title
+            for user in self.use.users
+            if user.keep_alive.length == sent.length
         ]
 
     @callback
@@ -191,6 +208,13 @@ class ModelResidency:
         """Compare what the server reports with the previous poll."""
         coordinator = self.coordinator
         if coordinator.last_update_success and coordinator.data is not None:
+            for model in coordinator.data:
+                model_uses(self.hass).async_compare_name(
+                    coordinator.connection.url,
+                    self.use,
+                    model.name,
+                    is_same=self.role.model in model.names,
+                )
             loaded = self.loaded
             self._compare(loaded)
             if loaded is not None and loaded.context_length:
@@ -227,7 +251,7 @@ class ModelResidency:
 
         Its keep_alive was over, or the server does not follow keep_alive.
         """
-        keep_alive = self.keep_alive_in_effect
+        keep_alive = self._expected_keep_alive
         if (
             keep_alive.nanoseconds == 0
             or ServerCapability.KEEP_ALIVE not in self.capabilities

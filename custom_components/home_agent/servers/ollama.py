@@ -1,7 +1,7 @@
 """Ollama's native API, used because its /v1 API ignores keep_alive and num_ctx."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Collection, Iterable, Sequence
+from collections.abc import AsyncGenerator, Collection, Sequence
 from contextlib import aclosing
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -36,13 +36,13 @@ from .messages import (
 )
 from .ollama_answers import (
     capabilities_of,
-    file_of,
     finished_calls,
     http_date,
     loaded_model,
     max_context_of,
     stats_of,
 )
+from .ollama_files import ModelFiles
 from .ollama_names import full_name, is_cloud_model
 from .thinking import ThinkingSplitter, split_thinking
 from .tool_calls import WholeCallCollector, calls_of
@@ -73,8 +73,7 @@ class OllamaServer(ModelServer):
     def __init__(self, session: aiohttp.ClientSession, connection: Connection) -> None:
         """Make a client for the server that connection leads to."""
         super().__init__(session, connection)
-        # The file that each name stands for, None if the server did not report it.
-        self._files: dict[str, str | None] = {}
+        self._files = ModelFiles(self._read_show)
         # How far the server's clock is ahead of Home Assistant's, None before a poll.
         self._clock_offset: timedelta | None = None
 
@@ -211,7 +210,7 @@ class OllamaServer(ModelServer):
         models = [
             loaded_model(model, now, server_now) for model in answer.objects("models")
         ]
-        names_of = await self._names_of({model.name for model in models}, names)
+        names_of = await self._files.names_of({model.name for model in models}, names)
         return [replace(model, names=names_of[model.name]) for model in models]
 
     def _server_time(self, date: datetime, now: datetime) -> datetime:
@@ -272,7 +271,7 @@ class OllamaServer(ModelServer):
             {"status": "pulling 8eeb52dfb3bb", "total": 5e9, "completed": 1e9}
             {"status": "success"}
         """
-        self._files.clear()
+        self._files.forget()
         lines = self.http.post_lines(self._url("pull"), {"model": model})
         async with aclosing(lines):
             stream = await self._stream(lines)
@@ -323,39 +322,14 @@ class OllamaServer(ModelServer):
         await stream.start()
         return stream
 
-    async def _names_of(
-        self, loaded: set[str], names: Collection[str]
-    ) -> dict[str, frozenset[str]]:
-        """Return which of the names stand for each loaded model.
-
-        Several names may stand for one file, with different templates. It is loaded
-        once, and /api/ps shows the name that loaded it (server/sched.go: its key is
-        the file).
-        """
-        named = {
-            model: {name for name in names if full_name(name) == full_name(model)}
-            for model in loaded
-        }
-        others = set(names).difference(*named.values())
-        if loaded and others:
-            await self._read_files(loaded, others)
-        for name in others:
-            file = self._files.get(name)
-            for model in loaded:
-                if file is not None and file == self._files.get(model):
-                    named[model].add(name)
-        return {model: frozenset(found) for model, found in named.items()}
-
-    async def _read_files(self, loaded: set[str], others: Iterable[str]) -> None:
-        """Ask the server for the files of names that were not asked about before."""
-        for name in {*loaded, *others} - self._files.keys():
-            show = await self._show(name)
-            self._files[name] = file_of(show) if show else None
+    async def _read_show(self, model: str) -> Answer:
+        """Return what the server reports of a model; raise a ModelServerError."""
+        return await self._post(self._url("show"), {"model": model}, SHORT_TIMEOUT)
 
     async def _show(self, model: str) -> Answer | None:
         """Return what the server reports of a model, None if it cannot."""
         try:
-            return await self._post(self._url("show"), {"model": model}, SHORT_TIMEOUT)
+            return await self._read_show(model)
         except ModelServerError as err:
             _LOGGER.debug("Cannot read the details of %s: %s", model, err.log_text)
             return None

@@ -18,8 +18,9 @@ _CAPABILITIES: Final = {
     "thinking": ModelCapability.THINKING,
     "vision": ModelCapability.VISION,
 }
-# A model that is never unloaded expires in some 292 years (server/sched.go).
-_INDEFINITE: Final = timedelta(days=20 * 365)
+# A model that is never unloaded expires 292 years after its last use: that is Go's
+# longest duration (server/sched.go).
+INDEFINITE: Final = timedelta(days=290 * 365)
 # Comments in a Modelfile begin with #.
 _FROM: Final = re.compile(r"^FROM (.+)$", re.MULTILINE)
 
@@ -66,7 +67,7 @@ def loaded_model(model: Answer, now: datetime, server_now: datetime) -> LoadedMo
     try:
         expires_at = datetime.fromisoformat(model.text("expires_at"))
         left = expires_at - server_now
-        is_indefinite = left > _INDEFINITE
+        is_indefinite = left > INDEFINITE
         local_time = None if is_indefinite else now + left
     except (ValueError, TypeError, OverflowError) as err:
         raise model.malformed("expires_at", "a time with its zone") from err

@@ -1,5 +1,7 @@
 """Tests of how the uses of models are stored."""
 
+import asyncio
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -8,11 +10,19 @@ from homeassistant.setup import async_setup_component
 import pytest
 
 from custom_components.home_agent.keep_alive import KeepAlive
-from custom_components.home_agent.model.shared_keep_alive import ModelUser
+from custom_components.home_agent.model.shared_model import ModelUser
 from custom_components.home_agent.model.use import (
     STORAGE_KEY,
     ModelUse,
     model_uses,
+)
+from custom_components.home_agent.servers.errors import (
+    CannotConnect,
+    ConnectionLost,
+    ConnectionRefused,
+    ModelServerError,
+    RequestRefused,
+    ServerTimedOut,
 )
 from tests.conftest import MakeEntry, call_action, say
 from tests.servers import OllamaStandIn
@@ -162,23 +172,49 @@ def test_the_longest_keep_alive_is_sent(own: str, others: list[str], sent: str) 
     use.add_user(user("own", "10h"))
     for number, text in enumerate(others):
         use.add_user(user(str(number), text))
-    assert use.keep_alive.to_send(KeepAlive.parse(own), "own").text == sent
+    assert use.shared.to_send(KeepAlive.parse(own), "own").text == sent
 
 
-def test_a_request_that_fails_sets_no_keep_alive() -> None:
-    """Nobody knows whether the server has got it."""
+@pytest.mark.parametrize(
+    "err",
+    [
+        CannotConnect("host"),
+        ConnectionRefused("host"),
+        RequestRefused("host", status=400),
+        ModelServerError("host", status=500),
+    ],
+)
+def test_a_request_that_is_refused_sets_no_keep_alive(err: ModelServerError) -> None:
+    """It has not reached the server, or the server has answered with an error."""
     use = ModelUse()
     with (
-        pytest.raises(ValueError, match="lost"),
+        pytest.raises(ModelServerError),
         use.count_request(KeepAlive.parse("5m")),
     ):
-        raise ValueError("lost")
-    assert use.keep_alive.sent is None
+        raise err
+    assert use.shared.sent is None
     assert use.last_answered is None
     with use.count_request(KeepAlive.parse("5m")):
         pass
-    assert use.keep_alive.sent == KeepAlive.parse("5m")
+    assert use.shared.sent == KeepAlive.parse("5m")
     assert use.last_answered == use.last_ended
+
+
+@pytest.mark.parametrize(
+    "err", [asyncio.CancelledError(), ConnectionLost("host"), ServerTimedOut("host")]
+)
+def test_a_request_without_an_answer_has_set_its_keep_alive(
+    err: BaseException,
+) -> None:
+    """A server counts from when its client hangs up."""
+    use = ModelUse()
+    with (
+        pytest.raises(type(err)),
+        use.count_request(KeepAlive.parse("5m"), is_configured=True),
+    ):
+        raise err
+    assert use.shared.sent == KeepAlive.parse("5m")
+    assert use.last_answered is None
 
 
 def test_a_change_while_a_request_runs_is_no_change_that_was_sent() -> None:
@@ -188,4 +224,41 @@ def test_a_change_while_a_request_runs_is_no_change_that_was_sent() -> None:
     with use.count_request(KeepAlive.parse("5m")):
         remove()
         use.add_user(user("own", "-1"))
-    assert use.keep_alive.has_changed()
+    assert use.shared.has_changed()
+
+
+def test_an_unanswered_request_with_an_old_value() -> None:
+    """The report of the server decides whether it has applied that."""
+    use = ModelUse()
+    use.add_user(user("own", "1m"))
+    with use.count_request(KeepAlive.parse("1m"), is_configured=True):
+        pass
+    with (
+        pytest.raises(ConnectionLost),
+        use.count_request(KeepAlive.parse("-1"), is_configured=True),
+    ):
+        raise ConnectionLost("host")
+    assert not use.shared.has_changed()
+    use.shared.note_reported(timedelta.max)
+    assert use.shared.has_changed()
+
+
+@pytest.mark.parametrize(
+    ("left", "is_changed"),
+    [
+        (None, False),
+        (timedelta(seconds=10), False),
+        (timedelta(minutes=5), False),
+        (timedelta(minutes=6), True),
+        (timedelta.max, True),
+    ],
+)
+def test_what_a_server_reports_before_the_first_request(
+    left: timedelta | None, is_changed: bool
+) -> None:
+    """Only a longer time is certainly not what is wanted now."""
+    use = ModelUse()
+    use.add_user(user("own", "5m"))
+    use.shared.note_reported(left)
+    assert use.shared.has_changed() is is_changed
+    assert use.shared.sent is None

@@ -39,7 +39,7 @@ class KeepAliveDiffersCheck:
     def _check(self) -> None:
         """Raise the issue if another role has a longer keep_alive, else clear it."""
         residency = self._residency
-        own, longest = residency.keep_alive, residency.use.keep_alive.longest()
+        own, longest = residency.keep_alive, residency.use.shared.longest()
         if (
             longest is None
             or longest.length <= own.length

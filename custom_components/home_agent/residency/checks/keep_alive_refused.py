@@ -15,9 +15,7 @@ class KeepAliveRefusedCheck:
     def __init__(self, residency: ModelResidency) -> None:
         """Check whenever a server begins or ceases to refuse it."""
         self._residency = residency
-        residency.entry.async_on_unload(
-            residency.use.keep_alive.answered.add(self._check)
-        )
+        residency.entry.async_on_unload(residency.use.refusal_changed.add(self._check))
         if not self._is_set:
             clear_issue("keep_alive_refused", residency)
 
@@ -31,7 +29,7 @@ class KeepAliveRefusedCheck:
     def _check(self) -> None:
         """Raise the issue if the server has refused the keep_alive, else clear it."""
         residency = self._residency
-        if (error := residency.use.keep_alive.refusal) is None or not self._is_set:
+        if (error := residency.use.keep_alive_refusal) is None or not self._is_set:
             clear_issue("keep_alive_refused", residency)
             return
         raise_issue(

@@ -10,6 +10,7 @@ from homeassistant.util import dt as dt_util
 from ...keep_alive import KeepAlive
 from ...model.turn_record import TurnRecord
 from ...servers.base import LoadedModel, ServerKind
+from ...servers.ollama_answers import INDEFINITE
 from ..state import ModelResidency
 from .issues import clear_issue, raise_issue
 
@@ -73,7 +74,7 @@ class NotHeldCheck:
         if not coordinator.last_update_success or self._use.unload_requested:
             # Nobody knows what happens meanwhile, or Home Agent has unloaded it.
             self._last = None
-        sent, ended = self._use.keep_alive.sent, self._use.last_ended
+        sent, ended = self._use.shared.sent, self._use.last_ended
         if (
             self._last is None
             or not self._last.is_held
@@ -118,8 +119,8 @@ def _other_time(
         if passed >= sent.length - tolerance:
             return None
         return f"at most {_duration_text(passed)}"
-    if model.is_indefinite and not sent.is_indefinite:
-        return "-1"
+    if model.is_indefinite:
+        return None if sent.length >= INDEFINITE.total_seconds() else "-1"
     if model.is_busy or model.is_loading or model.expires_at is None:
         return None
     stays = (model.expires_at - ended).total_seconds()

@@ -18,12 +18,11 @@ from homeassistant.helpers.start import async_at_started
 
 from ...const import DEFAULT_NUM_CTX
 from ...model.role import Role
-from ...model.use import PromptSized
+from ...model.use import PromptSized, model_uses
 from ...prompt.context_size import prompt_room
 from ...servers.address import server_id
 from ...servers.base import ServerKind
 from ...servers.errors import ModelServerError
-from ...servers.ollama_names import full_name
 from ..state import ModelResidency
 from .issues import clear_issue, raise_issue
 
@@ -122,15 +121,18 @@ class NumCtxCheck:
 
         If not, the other side must be changed: prompt_too_long.py would undo the fix.
         """
-        use = self._residency.use
-        tokens = [use.prompt_tokens.get(user.subentry_id, 0) for user in use.users]
+        shared = self._residency.use.shared
+        tokens = [
+            shared.prompt_tokens.get(user.subentry_id, 0) for user in shared.users
+        ]
         return max(tokens, default=0) <= prompt_room(size)
 
     def _core_sizes(self) -> Iterator[tuple[str, int]]:
         """Yield title and size of each user in Home Assistant's Ollama integration."""
         residency = self._residency
-        root = server_id(residency.coordinator.connection.url)
-        model = full_name(residency.role.model)
+        url = residency.coordinator.connection.url
+        root = server_id(url)
+        uses = model_uses(residency.hass)
         entries = residency.hass.config_entries.async_entries(
             _CORE_OLLAMA, include_disabled=False
         )
@@ -142,6 +144,7 @@ class NumCtxCheck:
                 continue
             for subentry in entry.subentries.values() if is_same_server else ():
                 size = subentry.data.get("num_ctx", DEFAULT_NUM_CTX)
-                is_same_model = full_name(str(subentry.data.get("model"))) == model
+                other = uses.async_get(url, str(subentry.data.get("model")))
+                is_same_model = other.shared is residency.use.shared
                 if is_same_model and isinstance(size, int | float):
                     yield f"Ollama, {subentry.title}", int(size)
