@@ -136,14 +136,16 @@ class Primer:
         self, messages: list[ChatMessage], tools: list[ToolSpec], characters: int
     ) -> None:
         """Ask for an answer of one token, and learn how many tokens the prompt has."""
-        # Priming is no use of the model: the time that was set for it stays.
-        keep_alive = self._use.keep_alive.sent
-        if keep_alive is None or keep_alive.nanoseconds == 0:
+        # Priming must not change the keep_alive in effect: the last one is sent again.
+        shared = self._use.shared
+        keep_alive = shared.sent
+        if keep_alive is None or keep_alive.nanoseconds == 0 or shared.has_changed():
             keep_alive = self.loader.load_keep_alive
         request = self._role.chat_request(messages, keep_alive, tools)
         server = await self._role.server()
         started = monotonic()
-        with self._use.count_request(request.keep_alive):
+        is_configured = self._role.is_configured(keep_alive)
+        with self._use.count_request(keep_alive, is_configured=is_configured):
             # max_tokens is 1, because Ollama (0.24) takes 0 as no limit.
             try:
                 answer = await server.chat(replace(request, max_tokens=1))
