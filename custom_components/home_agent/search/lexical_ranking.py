@@ -25,7 +25,7 @@ class LexicalRanking:
         self._hass = hass
         self._table: LexicalTable | None = None
         self._entities: dict[str, ExposedEntity] = {}
-        # False after the table could not be built, until Home Agent is reloaded.
+        # False after the table could not be built, until Home Assistant is restarted.
         self._is_available = True
         self._lock = asyncio.Lock()
 
