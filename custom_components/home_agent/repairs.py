@@ -1,4 +1,4 @@
-"""The flows that fix what a repair reports."""
+"""Fix flows of the repair issues."""
 
 from abc import abstractmethod
 import asyncio
@@ -41,7 +41,7 @@ async def async_create_fix_flow(
         return PullFlow(issue)
     if issue.get(VOICE_ASSISTANT):
         return VoiceAssistantFlow(issue)
-    return NoticeFlow(issue) if issue.get("is_notice") else SettingFlow(issue)
+    return ConfirmFlow(issue) if issue.get("is_notice") else SettingFlow(issue)
 
 
 class IssueFlow(RepairsFlow):
@@ -75,14 +75,14 @@ class IssueFlow(RepairsFlow):
         return dict(issue.translation_placeholders or {}) if issue else {}
 
 
-class NoticeFlow(IssueFlow):
-    """Shows what the user should know; the issue goes when they have read it."""
+class ConfirmFlow(IssueFlow):
+    """Shows a text. Submitting it closes the issue."""
 
     @override
     async def async_step_confirm(
         self, user_input: dict[str, Any] | None = None
     ) -> RepairsFlowResult:
-        """Show the text, then do what the flow is for."""
+        """Show the text; when it is submitted, apply the fix and close the issue."""
         if user_input is None:
             return self.async_show_form(
                 step_id="confirm",
@@ -93,11 +93,11 @@ class NoticeFlow(IssueFlow):
         return self.async_create_entry(data={})
 
     async def _async_fix(self) -> None:
-        """Do nothing: a notice is only read."""
+        """Do nothing; a subclass applies its fix here."""
 
 
-class VoiceAssistantFlow(NoticeFlow):
-    """Lets voice assistants that name an agent of version 1 use the present one."""
+class VoiceAssistantFlow(ConfirmFlow):
+    """Assigns the current agent to voice assistants that use the version 1 agent."""
 
     @override
     async def _async_fix(self) -> None:
@@ -110,10 +110,11 @@ class PullFlow(IssueFlow):
     """Lets the server download a model that it does not have."""
 
     _pulling: asyncio.Task[None] | None = None
-    # Home Assistant cancels this one when the user closes the dialog.
+    # Waits for _pulling: Home Assistant cancels it when the user closes the dialog.
     _waiting: asyncio.Task[Any] | None = None
-    # Stays False if the task ends without a result: a reload cancels it, or it crashes.
-    _has_ended = False
+    # Stays False if the download ends without a result: a reload cancels its task, or
+    # it raises an unexpected error.
+    _has_result = False
     # The error of the server, None if the model was downloaded.
     _failure: str | None = None
 
@@ -161,7 +162,7 @@ class PullFlow(IssueFlow):
         self, user_input: dict[str, Any] | None = None
     ) -> RepairsFlowResult:
         """End the flow, or show why the download failed."""
-        if not self._has_ended:
+        if not self._has_result:
             return self.async_abort(
                 reason="pull_interrupted",
                 description_placeholders=self._placeholders(),
@@ -177,10 +178,10 @@ class PullFlow(IssueFlow):
         return self.async_create_entry(data={})
 
     async def _async_pull(self, loader: ModelLoader) -> None:
-        """Download the model, then reload the entry, which loads it.
+        """Download the model, then reload the entry.
 
-        Keep the error of the server if it fails. The user may have closed the dialog
-        meanwhile.
+        The reload loads the model if Keep ready is on. Store the error of the server if
+        the download fails. It goes on after the user has closed the dialog.
         """
         residency = loader.residency
         try:
@@ -188,18 +189,18 @@ class PullFlow(IssueFlow):
                 self.async_update_progress(fraction)
         except ModelServerError as err:
             self._failure = err.detail
-            self._has_ended = True
+            self._has_result = True
             _LOGGER.warning(
                 "Cannot download %s: %s", residency.role.model, err.log_text
             )
             return
-        self._has_ended = True
+        self._has_result = True
         check_model_missing(residency, None)
         self.hass.config_entries.async_schedule_reload(residency.entry.entry_id)
 
 
 class SettingFlow(IssueFlow):
-    """Suggests a setting and stores it."""
+    """Suggests a keep_alive or context size and stores it, or removes a keep_alive."""
 
     @override
     async def async_step_confirm(
@@ -250,6 +251,8 @@ class SettingFlow(IssueFlow):
         self, own_entry: HomeAgentConfigEntry
     ) -> list[tuple[HomeAgentConfigEntry, ConfigSubentry]]:
         """Return the subentries in which to store the setting, with their entries.
+
+        other_id is a second subentry that gets the same keep_alive (pushed_out).
 
         A context size is stored for all chat roles that use the model, in all entries:
         if the sizes differed, the server would reload the model for each role.

@@ -233,6 +233,19 @@ async def test_sizes_of_context_in_two_entries(
     assert not issues(day.hass, "num_ctx")
 
 
+async def test_a_size_that_is_only_too_large(day: Day, make_entry: MakeEntry) -> None:
+    """No other user asks for another size, so that nothing reloads the model."""
+    day.server.models[PRIMARY] = replace(
+        day.server.models[PRIMARY], context_length=8192
+    )
+    entry = await make_entry(day.server.url, conversation={"llm_num_ctx": 16384})
+    await day.settle()
+    await day.ask()
+    loader = next(iter(entry.runtime_data.loaders.values()))
+    assert loader.residency.use.max_context == 8192
+    assert issue(day.hass, "num_ctx") is None
+
+
 def core_entry(day: Day, model: str, num_ctx: int) -> MockConfigEntry:
     """Return an entry of Home Assistant's own Ollama integration."""
     core = MockConfigEntry(

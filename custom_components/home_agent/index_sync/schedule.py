@@ -1,4 +1,4 @@
-"""When the index is made equal to the exposed entities, and when that is retried."""
+"""When the index is synced with the exposed entities, and when that is retried."""
 
 from datetime import timedelta
 import logging
@@ -26,17 +26,22 @@ _LOGGER = logging.getLogger(__name__)
 
 # Seconds from the first change to a sync: a renamed area changes many entities.
 SYNC_COOLDOWN: Final = 5.0
-# Seconds from hiding an entity to its removal from the index; needs no model server.
+# Seconds from the first change to the removal of entities that are no longer exposed.
 REMOVAL_COOLDOWN: Final = 0.5
-# The wait after the first failed sync; it doubles with each further one, but not
-# while a server is away: that costs no more than an attempt to connect.
+# Wait after the first failed sync. It doubles with each further failure, up to
+# RETRY_LAST. While a server is unavailable, it stays at RETRY_FIRST.
 RETRY_FIRST: Final = timedelta(minutes=1)
 RETRY_LAST: Final = timedelta(hours=1)
-_AWAY: Final = (CannotConnect, ConnectionLost, ServerBusy, ServerTimedOut)
+_UNAVAILABLE: Final = (CannotConnect, ConnectionLost, ServerBusy, ServerTimedOut)
 
 
 class IndexSchedule:
-    """Syncs the index after Home Assistant's start, after changes and failures."""
+    """Syncs the index when Home Assistant has started, and when that is needed again.
+
+    That is when exposed entities change, and after a failed sync. While the user keeps
+    the model unloaded, background syncs wait, because a sync would load the model.
+    Removals go on.
+    """
 
     def __init__(
         self,
@@ -45,17 +50,14 @@ class IndexSchedule:
         sync: IndexSync,
         use: ModelUse,
     ) -> None:
-        """Do nothing until async_start; use is that of the embedding model.
-
-        While the user has unloaded the model, nothing is synced in the background: a
-        sync would load it.
-        """
+        """Do nothing until async_start; use is that of the embedding model."""
         self._hass = hass
         self._index = index
         self._sync = sync
         self._use = use
-        self._is_postponed = False
-        # Before all entities are there, a sync would remove those that are missing.
+        self._is_sync_postponed = False
+        # False until Home Assistant has started: earlier, a sync would remove entities
+        # that are not loaded yet.
         self._is_started = False
         self._unsubscribe: list[CALLBACK_TYPE] = []
         self._retry_in = RETRY_FIRST
@@ -72,7 +74,7 @@ class IndexSchedule:
         self._unsubscribe = [
             async_at_started(self._hass, self._async_on_started),
             async_track_exposed_entities(self._hass, self._exposed_changed),
-            self._use.requests_changed.add(self._model_used),
+            self._use.requests_changed.add(self._requests_changed),
         ]
 
     async def async_stop(self) -> None:
@@ -90,19 +92,22 @@ class IndexSchedule:
             self.syncs.request()
 
     async def _async_on_started(self, hass: HomeAssistant) -> None:
-        """Sync in the background as soon as all entities are there."""
+        """Request the first sync: all entities are loaded now."""
         self._is_started = True
         self.request_sync()
 
     @callback
     def _exposed_changed(self) -> None:
-        """Schedule a sync, and the removal of entities that are hidden now."""
+        """Request a sync, and the removal of entities that are no longer exposed."""
         self.request_sync()
         if self._is_started and self._index.current is not None:
             self._removals.request()
 
     async def _async_remove(self) -> None:
-        """Remove hidden and deleted entities, though no model server may be there."""
+        """Remove entities that are deleted or no longer exposed.
+
+        This needs no model server.
+        """
         try:
             await self._index.async_remove_unless(self._is_kept)
         except StoreError as err:
@@ -112,7 +117,8 @@ class IndexSchedule:
     def _is_kept(self, entity_id: str) -> bool:
         """Return whether an entity is exposed, and not deleted.
 
-        One that is registered but has no state is being loaded again.
+        A registered entity without a state is kept for now: its integration may be
+        reloading.
         """
         return is_exposed(self._hass, entity_id) and (
             self._hass.states.get(entity_id) is not None
@@ -129,46 +135,46 @@ class IndexSchedule:
         except StoreClosed:
             raise
         except (ModelServerError, StoreError) as err:
-            self._schedule_retry(err.log_text, is_away=_is_away(err))
+            self._schedule_retry(err.log_text, is_unavailable=_is_unavailable(err))
             raise
         except Exception as err:
-            self._schedule_retry(type(err).__name__, is_away=False)
+            self._schedule_retry(type(err).__name__, is_unavailable=False)
             raise
         self._retry_in = RETRY_FIRST
         return result
 
     @callback
-    def _model_used(self) -> None:
-        """Sync now if that was postponed while the model was unloaded."""
-        if self._is_postponed and not self._use.unloaded_by_user:
-            self._is_postponed = False
+    def _requests_changed(self) -> None:
+        """Request the sync that was postponed while the model was unloaded."""
+        if self._is_sync_postponed and not self._use.unloaded_by_user:
+            self._is_sync_postponed = False
             self.request_sync()
 
     async def _async_sync(self) -> None:
-        """Sync in the background, where nobody else handles a failure."""
+        """Sync in the background; a failure is only logged."""
         if self._use.unloaded_by_user:
-            _LOGGER.debug("No sync before the embedding model is used again")
-            self._is_postponed = True
+            _LOGGER.debug("No sync until the embedding model is used again")
+            self._is_sync_postponed = True
             return
         try:
             await self.async_sync_now()
         except StoreClosed:
-            _LOGGER.debug("The sync ended, since the index was closed")
+            _LOGGER.debug("The sync ended because the index was closed")
         except (ModelServerError, StoreError) as err:
             _LOGGER.debug("The sync failed: %s", err.log_text)
         except Exception:
             _LOGGER.exception("Unexpected error in a sync")
 
     @callback
-    def _schedule_retry(self, log_text: str, *, is_away: bool) -> None:
-        """Schedule the attempt after a failed one."""
-        retry_in = RETRY_FIRST if is_away else self._retry_in
+    def _schedule_retry(self, reason: str, *, is_unavailable: bool) -> None:
+        """Schedule the next sync after a failed one."""
+        retry_in = RETRY_FIRST if is_unavailable else self._retry_in
         self._retry_in = min(2 * retry_in, RETRY_LAST)
         if self._is_started:
-            _LOGGER.debug("The next sync is in %s, since: %s", retry_in, log_text)
+            _LOGGER.debug("The next sync is in %s, since: %s", retry_in, reason)
             self.syncs.request(retry_in.total_seconds())
 
 
-def _is_away(err: ModelServerError | StoreError) -> bool:
-    """Return whether a server cannot be reached now: the model's, or the store's."""
-    return isinstance(err, _AWAY) or isinstance(err.__cause__, _AWAY)
+def _is_unavailable(err: ModelServerError | StoreError) -> bool:
+    """Return whether the model server or the store's server is unavailable for now."""
+    return isinstance(err, _UNAVAILABLE) or isinstance(err.__cause__, _UNAVAILABLE)

@@ -1,4 +1,4 @@
-"""One pass that makes the index equal to the exposed entities."""
+"""One sync of the index with the exposed entities."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
@@ -29,17 +29,19 @@ _LOGGER = logging.getLogger(__name__)
 
 # Seconds between two comparisons of a new vector with the stored one of the same text.
 MODEL_CHECK_INTERVAL: Final = 3600.0
-# Two vectors of one text by one model are alike to more than this, in cosine, however
-# a server rounds and batches; those of two models are not.
-_SAME_MODEL: Final = 0.99
+# The least cosine similarity of two vectors that the same model makes of one text. They
+# differ a little, because a server rounds and batches differently from time to time.
+# The vectors of two models are less similar.
+_SAME_MODEL_SIMILARITY: Final = 0.99
 
 
 @dataclass(frozen=True, slots=True)
 class IndexProgress:
-    """How many of the exposed entities are indexed, and why no more.
+    """How many of the entities to index are indexed, and why a sync failed.
 
-    failing_since is when the first of the syncs failed that have failed in a row, None
-    after a successful one; error is the log text of the last failure, "" without one.
+    failing_since is when the current series of failed syncs began, None after
+    a successful sync. error is the log text of the last failure, "" after a successful
+    sync.
     """
 
     indexed: int = 0
@@ -50,7 +52,10 @@ class IndexProgress:
 
 @dataclass(frozen=True, slots=True)
 class SyncResult:
-    """How many entities a sync left in the index, embedded and removed."""
+    """The result of a sync.
+
+    How many entities the index has now, and how many the sync embedded and removed.
+    """
 
     indexed: int
     embedded: int
@@ -59,17 +64,17 @@ class SyncResult:
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """A stored text: its vector shows whether the model is still the same."""
+    """A stored text that is embedded again to check that the model is the same."""
 
     key: str
     text: str
 
 
 class IndexSync:
-    """Embeds new and changed entities, and removes the others from the index.
+    """Embeds new and changed entities, and removes those that are no longer exposed.
 
-    is_outdated says that another model is behind the configured name than the one that
-    made the stored vectors: they are useless, and the next pass replaces them all.
+    is_outdated is true if the configured name now means another model than the one that
+    made the stored vectors. They are useless then; the next sync replaces them.
     """
 
     def __init__(
@@ -94,7 +99,7 @@ class IndexSync:
         self.progressed = Listeners[()]()
 
     async def async_run(self, *, embed_all: bool = False) -> SyncResult:
-        """Wait for a pass that is running, then make the index equal.
+        """Wait for a sync that is running, then sync the index.
 
         Only entities whose text changed are embedded, or all if embed_all is true or
         the model changed. Raise a ModelServerError or a StoreError if a server or the
@@ -127,13 +132,13 @@ class IndexSync:
             return result
 
     async def _async_update(self, *, embed_all: bool) -> SyncResult:
-        """Remove hidden entities from the index, and embed new and changed ones."""
+        """Remove entities that are no longer exposed; embed new and changed ones."""
         index = self._index
         store = await index.async_open()
         wanted = self._wanted_texts(store.model)
         stored, removed = await index.async_remove_unless(wanted.__contains__)
-        # Not compared with questions while its vector may be replaced.
-        sample, self._sample = _unchanged(stored, wanted), None
+        # Questions do not check the sample while its vector may be replaced.
+        sample, self._sample = _first_unchanged(stored, wanted), None
         changed = {
             key: text
             for key, text in wanted.items()
@@ -142,7 +147,8 @@ class IndexSync:
         if changed and sample is not None and (embed_all or self._is_check_due()):
             await self._async_embed_sample(store, sample)
         if self.is_outdated:
-            changed = await self._async_clear(store, wanted)
+            await self._async_clear(store)
+            changed = wanted
         _LOGGER.debug(
             "Sync started: %d of %d entities to embed with %s, %d removed",
             len(changed),
@@ -154,14 +160,15 @@ class IndexSync:
         try:
             await self._async_embed(store, changed)
         except DimensionChanged:
-            changed = await self._async_clear(store, wanted)
+            await self._async_clear(store)
+            changed = wanted
             self._report(indexed=0)
             await self._async_embed(store, changed)
         await index.async_close_previous()
         await index.async_write(store.drop_other_models)
         if len(changed) == len(wanted):
             self._checked_at = monotonic()
-        self._sample = _unchanged(wanted, wanted)
+        self._sample = _first_unchanged(wanted, wanted)
         return SyncResult(len(wanted), len(changed), removed)
 
     def _wanted_texts(self, model: str) -> dict[str, str]:
@@ -173,18 +180,15 @@ class IndexSync:
             if not entity.is_secondary
         }
 
-    async def _async_clear(
-        self, store: VectorStore, wanted: dict[str, str]
-    ) -> dict[str, str]:
-        """Remove the vectors of another model; return what must be embedded now."""
+    async def _async_clear(self, store: VectorStore) -> None:
+        """Remove all vectors, because another model made them."""
         _LOGGER.warning(
-            "%s is not the model any more that made the index: indexing all entities"
-            " again",
+            "The name %s now means another model than the one that made the index:"
+            " indexing all entities again",
             store.model,
         )
         await self._index.async_write(store.clear)
         self.is_outdated = False
-        return wanted
 
     async def _async_embed(self, store: VectorStore, texts: Mapping[str, str]) -> None:
         """Embed texts by entity id in batches, and store each before the next.
@@ -194,12 +198,12 @@ class IndexSync:
         for batch in batched(texts.items(), self._batch_size, strict=False):
             await self._wait_until_idle()
             vectors = await self._embed([text for _, text in batch])
-            # The user may have hidden an entity while it was embedded.
-            shown = [is_exposed(self._hass, entity_id) for entity_id, _ in batch]
-            if any(shown):
-                rows = list(compress(vectors, shown))
-                texts_shown = dict(compress(batch, shown))
-                await self._index.async_write(store.put, texts_shown, rows)
+            # An entity may no longer be exposed when its text has been embedded.
+            exposed = [is_exposed(self._hass, entity_id) for entity_id, _ in batch]
+            if any(exposed):
+                rows = list(compress(vectors, exposed))
+                exposed_texts = dict(compress(batch, exposed))
+                await self._index.async_write(store.put, exposed_texts, rows)
             self._report(indexed=self.progress.indexed + len(batch))
 
     async def _async_embed_sample(self, store: VectorStore, sample: Sample) -> None:
@@ -219,7 +223,9 @@ class IndexSync:
     async def async_check_model(
         self, store: VectorStore, sample: Sample, vector: list[float]
     ) -> None:
-        """Set is_outdated if the model makes another vector of a sample than before.
+        """Set is_outdated: whether vector differs from the stored one of the sample.
+
+        Do nothing if a sync has replaced the sample meanwhile.
 
         Raise StoreError if the stored vector cannot be read.
         """
@@ -229,7 +235,10 @@ class IndexSync:
     async def _async_compare(
         self, store: VectorStore, sample: Sample, vector: list[float]
     ) -> None:
-        """Compare a new vector of a sample with the stored one."""
+        """Set is_outdated to true if vector differs from the stored one, else to false.
+
+        Leave it as it is if the store is empty.
+        """
         try:
             found = await store.search(vector, 1, {sample.key})
         except DimensionChanged:
@@ -237,7 +246,7 @@ class IndexSync:
         except StoreEmpty:
             return
         else:
-            self.is_outdated = bool(found) and found[0][1] < _SAME_MODEL
+            self.is_outdated = bool(found) and found[0][1] < _SAME_MODEL_SIMILARITY
         self._checked_at = monotonic()
 
     def _is_check_due(self) -> bool:
@@ -247,7 +256,7 @@ class IndexSync:
 
     @callback
     def _report_failure(self, log_text: str) -> None:
-        """Report why a pass failed; warn of the first of several failures."""
+        """Report why a sync failed; log a warning for the first failure of a series."""
         since = self.progress.failing_since
         if since is None:
             _LOGGER.warning("Cannot index the entities now: %s", log_text)
@@ -261,8 +270,10 @@ class IndexSync:
         self.progressed.notify()
 
 
-def _unchanged(stored: Mapping[str, str], wanted: Mapping[str, str]) -> Sample | None:
-    """Return a stored text that is still wanted, None if there is none."""
+def _first_unchanged(
+    stored: Mapping[str, str], wanted: Mapping[str, str]
+) -> Sample | None:
+    """Return the first stored text that is still wanted, None if there is none."""
     return next(
         (Sample(key, text) for key, text in stored.items() if wanted.get(key) == text),
         None,

@@ -28,20 +28,21 @@ _LOGGER = logging.getLogger(__name__)
 # Seconds to wait for more changes: a renamed area changes many entities at once.
 PREFIX_COOLDOWN: Final = 10.0
 
-type Prefix = tuple[list[ChatMessage], list[ToolSpec]]
-type MakePrefix = Callable[[str | None], Awaitable[Prefix]]
+# The messages and tools that a conversation begins with.
+type PrefixContent = tuple[list[ChatMessage], list[ToolSpec]]
+# Returns them for a language, or for that of the last user if it is None. Raises
+# HomeAssistantError if it cannot make them.
+type MakePrefix = Callable[[str | None], Awaitable[PrefixContent]]
 
 
 class Primer:
     """Keeps the prompt of one conversation agent evaluated on its server."""
 
     def __init__(self, loader: ModelLoader) -> None:
-        """Prime the model of a loader; make_prefix is set by the agent's entity.
+        """Prime the model of a loader.
 
-        make_prefix is called with a language, or None for that of the last user, and
-        returns the messages and tools that a conversation begins with. It raises
-        HomeAssistantError if it cannot make them. It is None while the user has
-        disabled the agent.
+        make_prefix is set by the agent's entity. It is None while the user has disabled
+        the agent.
         """
         self.make_prefix: MakePrefix | None = None
         self.loader = loader
@@ -54,7 +55,7 @@ class Primer:
 
     @callback
     def async_start(self) -> None:
-        """Prime again whenever that is needed, until the entry is unloaded."""
+        """Prime after changes and loads of the model, until the entry is unloaded."""
         for stop in (
             self._unschedule,
             async_track_exposed_entities(self._residency.hass, self._schedule),
@@ -75,26 +76,34 @@ class Primer:
                 return
             try:
                 await self.loader.async_load_if_needed("a question is being asked")
-                if not await self._async_try_to_prime(language):
+                if not await self._async_prime_once(language):
                     self._schedule()
             except HomeAssistantError as err:
                 _LOGGER.debug("Cannot prepare %s: %s", self._role.model, err)
 
         await self._preparing.async_run(prepare)
 
-    async def async_prime(self, language: str | None = None) -> None:
+    async def async_prime(self, *, only_if_loaded: bool = False) -> None:
         """Let the server evaluate the prompt of the agent, unless it already has.
 
         Wait until no turn runs on the server. A turn that begins meanwhile
-        interrupts the priming, which is repeated after the turn. Raise
+        interrupts the priming, which is repeated after the turn. If only_if_loaded is
+        true, do nothing if the model is not loaded: the request would load it. Raise
         a ModelServerError if the server fails, HomeAssistantError if the prompt
         cannot be made.
         """
-        while not await self._async_try_to_prime(language):
+        is_done = False
+        while not is_done:
             await self._use.server.idle.wait()
+            if only_if_loaded and not await self.loader.async_is_loaded():
+                return
+            is_done = await self._async_prime_once(None)
 
-    async def _async_try_to_prime(self, language: str | None) -> bool:
-        """Prime the model unless turns run; return False if a turn prevented it."""
+    async def _async_prime_once(self, language: str | None) -> bool:
+        """Prime the model once.
+
+        Return False if a turn or an unload prevented it: try again.
+        """
         if self._use.server.running_turns:
             return False
         messages, tools = await self._async_make_prefix(language)
@@ -117,7 +126,7 @@ class Primer:
             return False
         return True
 
-    async def _async_make_prefix(self, language: str | None) -> Prefix:
+    async def _async_make_prefix(self, language: str | None) -> PrefixContent:
         """Return the prompt of the agent; raise HomeAssistantError if that fails."""
         if self.make_prefix is None:
             raise HomeAssistantError("The agent is disabled")
@@ -197,22 +206,17 @@ class Primer:
 
     @callback
     def _start_scheduled(self, _now: datetime) -> None:
-        """Prime in a task that ends with the entry."""
+        """Prime in a background task that ends when the entry is unloaded."""
         self._cancel_scheduled = None
         self._residency.entry.async_create_background_task(
             self._residency.hass,
-            self._async_prime_if_loaded(),
+            self._async_prime_again(),
             f"prime {self._role.model}",
         )
 
-    async def _async_prime_if_loaded(self) -> None:
-        """Prime the model if it is loaded; do not load it for this."""
-        is_done = False
+    async def _async_prime_again(self) -> None:
+        """Prime the model if it is loaded; only log a failure."""
         try:
-            while not is_done:
-                await self._use.server.idle.wait()
-                if not await self.loader.async_is_loaded():
-                    return
-                is_done = await self._async_try_to_prime(None)
+            await self.async_prime(only_if_loaded=True)
         except HomeAssistantError as err:
             _LOGGER.debug("Cannot prime %s: %s", self._role.model, err)

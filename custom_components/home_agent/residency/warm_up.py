@@ -1,4 +1,4 @@
-"""Load and prime the models of a server: at start, and when the server comes back."""
+"""Load and prime the models of a server: at start, and after it was restarted."""
 
 import asyncio
 from collections.abc import Coroutine, Iterable
@@ -35,9 +35,10 @@ _ORDER: Final = (Role.LLM, Role.EMBEDDING, Role.EXTERNAL_LLM)
 # After a longer outage a server with an empty memory counts as restarted: more than
 # one poll was lost.
 LONG_OUTAGE: Final = 1.5 * AWAY_INTERVAL
-# The least time between two restarts that were noticed by nothing but a lost model.
-UNNOTICED_RESTART_PAUSE: Final = timedelta(hours=1)
-# The wait after the first load that failed; it doubles with each further one.
+# The least time between two warm-ups after a model was lost between two polls.
+LOST_MODEL_PAUSE: Final = timedelta(hours=1)
+# Wait after the first failed load. It doubles with each further failure, up to
+# RETRY_LAST.
 RETRY_FIRST: Final = timedelta(minutes=1)
 RETRY_LAST: Final = timedelta(hours=1)
 
@@ -62,11 +63,11 @@ class WarmUp:
         )
         self._primers = {primer.loader: primer for primer in primers}
         self._lock = asyncio.Lock()
-        # Whether the last warm-up has loaded all that it was to load.
-        self._is_warm = False
+        # False before the first warm-up, and after one in which a load failed.
+        self._has_warmed_up = False
         self._away_since: datetime | None = None
         self._loaded_before: list[ModelLoader] = []
-        self._last_unnoticed_restart: datetime | None = None
+        self._last_lost_model: datetime | None = None
         self._retry_in = RETRY_FIRST
         self._cancel_retry: CALLBACK_TYPE | None = None
 
@@ -74,7 +75,7 @@ class WarmUp:
     def _kept_ready(self) -> list[ModelLoader]:
         """Return the loaders of the models to keep ready, by priority.
 
-        The model of an agent that the user has disabled is none of them.
+        Without the model of an agent that the user has disabled.
         """
         return [
             loader
@@ -83,13 +84,13 @@ class WarmUp:
         ]
 
     def _is_enabled(self, loader: ModelLoader) -> bool:
-        """Return whether the user has not disabled the agent of a model, if any."""
+        """Return False if the model belongs to an agent that the user has disabled."""
         primer = self._primers.get(loader)
         return primer is None or primer.make_prefix is not None
 
     @callback
     def async_start(self) -> None:
-        """Warm up now, and whenever the server has been restarted."""
+        """Warm up now, and whenever the server has probably been restarted."""
         for loader in self._loaders:
             loader.residency.async_start()
             self._entry.async_on_unload(
@@ -113,19 +114,35 @@ class WarmUp:
 
     @callback
     def _server_changed(self) -> None:
-        """Warm up if the server is back and was restarted meanwhile."""
+        """Handle the result of a poll."""
         if not self._coordinator.last_update_success:
-            if self._away_since is None:
-                self._away_since = dt_util.utcnow()
-                self._loaded_before = self._in_memory()
+            self._note_outage()
             return
-        if self._away_since is not None:
-            if self._was_restarted(dt_util.utcnow() - self._away_since):
-                _LOGGER.debug("%s is back after a restart", self._coordinator.name)
-                for loader in self._loaders:
-                    loader.residency.use.primed_prefix = None
-                self._in_background(self._async_warm_up())
-            self._away_since = None
+        self._end_outage()
+        self._clear_models_do_not_fit()
+
+    @callback
+    def _note_outage(self) -> None:
+        """Note when an outage begins, and which models were in memory until then."""
+        if self._away_since is None:
+            self._away_since = dt_util.utcnow()
+            self._loaded_before = self._in_memory()
+
+    @callback
+    def _end_outage(self) -> None:
+        """Warm up if there was an outage, and the models need a warm-up after it."""
+        if self._away_since is None:
+            return
+        if self._needs_warm_up(dt_util.utcnow() - self._away_since):
+            _LOGGER.debug("%s is back: warming up", self._coordinator.name)
+            for loader in self._loaders:
+                loader.residency.use.primed_prefix = None
+            self._in_background(self._async_warm_up())
+        self._away_since = None
+
+    @callback
+    def _clear_models_do_not_fit(self) -> None:
+        """Clear the notice if all models to keep ready are in memory together."""
         kept, in_memory = self._kept_ready, self._in_memory()
         if all(loader in in_memory for loader in kept):
             clear_models_do_not_fit(loader.residency for loader in kept)
@@ -138,16 +155,17 @@ class WarmUp:
             if (model := loader.residency.loaded) and not model.is_loading
         ]
 
-    def _was_restarted(self, away: timedelta) -> bool:
-        """Return whether a server that is back was probably restarted.
+    def _needs_warm_up(self, away: timedelta) -> bool:
+        """Return whether a server needs a warm-up after an outage.
 
-        One lost poll is not enough, unless models are gone before their time: what
-        the user has unloaded, or what has expired, is not loaded again for that.
+        It does if the last one failed, if the server cannot unload models, or if its
+        memory is empty after a long outage. After a short outage, only if a model
+        disappeared before its keep_alive was over and not at Home Agent's request.
         """
-        if not self._is_warm:
+        if not self._has_warmed_up:
             return True
         if ServerCapability.UNLOAD not in self._coordinator.capabilities:
-            # Its models are always in memory; what they have evaluated is not known.
+            # Its models are always in memory, but its prompt cache may be lost.
             return True
         if self._in_memory():
             return False
@@ -157,25 +175,25 @@ class WarmUp:
 
     @callback
     def _event_occurred(self, event: ResidencyEvent) -> None:
-        """Warm up if the server was restarted between two polls.
+        """Warm up if the server was probably restarted between two polls.
 
-        Then a model is gone before its time, and no other has taken its place. That
-        also happens if another client unloads the only model in memory, so it is
-        not done more often than every UNNOTICED_RESTART_PAUSE.
+        A restart unloads a model before its keep_alive is over, and no model is in
+        memory afterwards. The same happens if another client unloads the only model in
+        memory: therefore at most one such warm-up every LOST_MODEL_PAUSE.
         """
         is_lost = event is ResidencyEvent.EVICTED and not self._coordinator.data
         if not is_lost or self._away_since is not None:
             return
-        now, last = dt_util.utcnow(), self._last_unnoticed_restart
-        if last is not None and now - last < UNNOTICED_RESTART_PAUSE:
+        now, last = dt_util.utcnow(), self._last_lost_model
+        if last is not None and now - last < LOST_MODEL_PAUSE:
             return
-        self._last_unnoticed_restart = now
+        self._last_lost_model = now
         _LOGGER.debug("%s seems to have been restarted", self._coordinator.name)
         self._in_background(self._async_warm_up())
 
     @callback
     def _schedule_retry(self) -> None:
-        """Warm up again in a while: a load has failed though the server answers."""
+        """Schedule another warm-up after a failed load."""
         if self._cancel_retry is None:
             _LOGGER.debug("The next warm-up is in %s", self._retry_in)
             self._cancel_retry = async_call_later(
@@ -185,52 +203,55 @@ class WarmUp:
 
     @callback
     def _async_retry(self, _now: datetime) -> None:
-        """Warm up unless the server is away: its return leads to a warm-up too."""
+        """Warm up unless the server is away: its return causes a warm-up too."""
         self._cancel_retry = None
         if self._coordinator.last_update_success:
             self._in_background(self._async_warm_up())
 
     @callback
     def _async_stop(self) -> None:
-        """Forget a scheduled warm-up."""
+        """Cancel the warm-up that is scheduled."""
         if self._cancel_retry is not None:
             self._cancel_retry()
 
     @callback
     def _in_background(self, work: Coroutine[Any, Any, None]) -> None:
-        """Run work until the entry is unloaded."""
+        """Run work in a background task that ends when the entry is unloaded."""
         self._entry.async_create_background_task(
             self._hass, work, f"warm up {self._coordinator.name}"
         )
 
     async def _async_warm_up(self) -> None:
-        """Load the models one after the other, each before the next is loaded.
+        """Load the models by priority, and prime each before the next is loaded.
 
-        The model that answers is first, and is primed before the next is loaded. If
-        a model does not fit in memory next to those before it, it is not loaded, nor
-        are those after it.
+        If a model does not fit in memory next to those before it, it is not kept
+        loaded, and those after it are not loaded.
         """
         async with self._lock:
-            self._is_warm = True
-            kept: list[ModelLoader] = []
-            wanted = [loader.residency for loader in self._kept_ready]
-            for loader in self._loaders:
-                if is_known_not_to_fit(loader.residency, wanted):
-                    _LOGGER.debug(
-                        "Not loading %s: it does not fit in memory with %s",
-                        loader.residency.role.model,
-                        ", ".join(other.residency.role.model for other in kept),
-                    )
-                    return
-                if not await self._async_load(loader):
-                    continue
-                if lost := [other for other in kept if other.residency.was_pushed_out]:
-                    await self._async_make_room(loader, lost)
-                    return
-                await self._async_prime(loader)
-                kept.append(loader)
-            if self._is_warm:
+            self._has_warmed_up = True
+            await self._async_load_by_priority()
+            if self._has_warmed_up:
                 self._retry_in = RETRY_FIRST
+
+    async def _async_load_by_priority(self) -> None:
+        """Load and prime models until all are loaded or one does not fit."""
+        kept: list[ModelLoader] = []
+        wanted = [loader.residency for loader in self._kept_ready]
+        for loader in self._loaders:
+            if is_known_not_to_fit(loader.residency, wanted):
+                _LOGGER.debug(
+                    "Not loading %s: it does not fit in memory with %s",
+                    loader.residency.role.model,
+                    ", ".join(other.residency.role.model for other in kept),
+                )
+                return
+            if not await self._async_load(loader):
+                continue
+            if lost := [other for other in kept if other.residency.was_pushed_out]:
+                await self._async_make_room(loader, lost)
+                return
+            await self._async_prime(loader)
+            kept.append(loader)
 
     async def _async_make_room(
         self, loader: ModelLoader, lost: list[ModelLoader]
@@ -254,7 +275,10 @@ class WarmUp:
                 await self._async_prime(other)
 
     async def _async_load(self, loader: ModelLoader) -> bool:
-        """Load a model unless it is, and return whether it is loaded now."""
+        """Check that the server has the model, and load it if it is to be kept ready.
+
+        Return whether it is kept ready and loaded.
+        """
         residency = loader.residency
         model = residency.role.model
         if not residency.may_be_warmed or not self._is_enabled(loader):
@@ -264,14 +288,14 @@ class WarmUp:
             check_model_missing(residency, None)
             if not loader.keeps_ready:
                 return False
-            return await loader.async_keep_ready("it is kept ready")
+            return await loader.async_keep_ready("Keep ready is on")
         except ModelNotFound as err:
             check_model_missing(residency, err)
             _LOGGER.warning("%s does not have the model %s", err.host, model)
             return False
         except ModelServerError as err:
             _LOGGER.warning("Cannot load %s: %s", model, err.log_text)
-            self._is_warm = False
+            self._has_warmed_up = False
             self._schedule_retry()
             return False
 
@@ -279,7 +303,7 @@ class WarmUp:
         """Prime a model once Home Assistant has started; a failure is a warning."""
         if (primer := self._primers.get(loader)) is None:
             return
-        await async_started(self._hass)
+        await async_wait_until_started(self._hass)
         try:
             await primer.async_prime()
         except HomeAssistantError as err:
@@ -288,8 +312,8 @@ class WarmUp:
             _LOGGER.warning("Cannot prime %s with its prompt: %s", model, reason)
 
 
-async def async_started(hass: HomeAssistant) -> None:
-    """Wait until Home Assistant has started: only then all entities are there."""
+async def async_wait_until_started(hass: HomeAssistant) -> None:
+    """Wait until Home Assistant has started: only then all entities are loaded."""
     started = asyncio.Event()
 
     async def at_started(_: HomeAssistant) -> None:

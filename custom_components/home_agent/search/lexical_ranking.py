@@ -17,15 +17,16 @@ _LOGGER = logging.getLogger(__name__)
 class LexicalRanking:
     """Ranks entities by the words that they share with a question.
 
-    Its full-text table is made again when the entities have changed.
+    Its full-text table is rebuilt when the entities have changed.
     """
 
     def __init__(self, hass: HomeAssistant) -> None:
-        """Start without a table; the first search makes it."""
+        """Start without a table; the first search builds it."""
         self._hass = hass
         self._table: LexicalTable | None = None
         self._entities: dict[str, ExposedEntity] = {}
-        self._has_fts5 = True
+        # False after the table could not be built, until Home Assistant is restarted.
+        self._is_available = True
         self._lock = asyncio.Lock()
 
     async def async_search(
@@ -35,23 +36,24 @@ class LexicalRanking:
         limit: int,
         allowed: Container[str],
     ) -> list[str] | None:
-        """Return at most limit allowed entities by BM25, None if SQLite has no FTS5.
+        """Return at most limit allowed entities by BM25.
 
-        entities must be the same object as in the call before if none has changed.
+        None if the table could not be built, as without SQLite's FTS5. entities must
+        be the same object as in the previous call if none of them has changed.
         """
         run = self._hass.async_add_executor_job
         # One search at a time: the next one may replace the table.
         async with self._lock:
-            if entities is not self._entities and self._has_fts5:
-                await self._async_make_table(entities)
+            if entities is not self._entities and self._is_available:
+                await self._async_build_table(entities)
             if self._table is None:
                 return None
             return await run(self._table.search, question, limit, allowed)
 
-    async def _async_make_table(self, entities: dict[str, ExposedEntity]) -> None:
-        """Replace the table by one of these entities; the caller has the lock.
+    async def _async_build_table(self, entities: dict[str, ExposedEntity]) -> None:
+        """Replace the table by one of these entities; the caller holds the lock.
 
-        Without FTS5 there is none from then on.
+        If it cannot be built, there is no table from then on.
         """
         started = monotonic()
         old = self._table
@@ -61,11 +63,11 @@ class LexicalRanking:
             )
         except sqlite3.Error as err:
             _LOGGER.warning("Searching without the lexical ranking: %s", err)
-            self._has_fts5 = False
+            self._is_available = False
             self._table = None
         else:
             _LOGGER.debug(
-                "Made the full-text table of %d entities in %.3f s",
+                "Built the full-text table of %d entities in %.3f s",
                 len(entities),
                 monotonic() - started,
             )

@@ -205,7 +205,7 @@ class OpenAICompatibleServer(ModelServer):
         if keep_alive is None:
             yield
             return
-        await self.residency.wait()
+        await self.residency.wait_for_background()
         await self.residency.send_before(self._before_request(model, keep_alive))
         is_connected = True
         try:

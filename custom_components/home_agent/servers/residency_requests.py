@@ -1,4 +1,4 @@
-"""Requests that a keep_alive needs before and after another request."""
+"""Extra requests that make a server apply a keep_alive, before and after another."""
 
 import asyncio
 from collections.abc import Awaitable
@@ -10,9 +10,9 @@ _LOGGER = logging.getLogger(__name__)
 
 
 class ResidencyRequests:
-    """Sends the requests by which one server applies a keep_alive.
+    """Sends the extra requests that make one server apply a keep_alive.
 
-    A failure of theirs is logged and costs no answer.
+    If one fails, it is logged, and the model request is not affected.
     """
 
     def __init__(self) -> None:
@@ -22,23 +22,22 @@ class ResidencyRequests:
         self._running: set[asyncio.Task[None]] = set()
 
     async def send_before(self, request: Awaitable[None]) -> None:
-        """Await a request."""
-        await self._try("before a request", request)
+        """Send a request and wait for its end; return also if it fails."""
+        await self._try("before a model request", request)
 
     def send_after(self, request: Awaitable[None]) -> None:
         """Send a request in a background task.
 
-        The turn may be cancelled, and its user waits for nothing that comes after the
-        answer.
+        The task goes on if the turn is cancelled, and the user does not wait for it.
         """
         task = asyncio.create_task(
-            self._try("after a request", request), name="home_agent keep_alive"
+            self._try("after a model request", request), name="home_agent keep_alive"
         )
         self._running.add(task)
         task.add_done_callback(self._running.discard)
 
-    async def wait(self) -> None:
-        """Wait until the background tasks have ended.
+    async def wait_for_background(self) -> None:
+        """Wait until the requests of send_after have ended.
 
         A model that is being unloaded would not answer the next request.
         """
@@ -46,12 +45,21 @@ class ResidencyRequests:
             await asyncio.wait(self._running)
 
     async def _try(self, step: str, request: Awaitable[None]) -> None:
-        """Await a request, and log if it fails: a warning the first time."""
+        """Send a request, and log if it fails.
+
+        A failure is logged as a warning if the same step succeeded before it or is
+        done for the first time, otherwise at debug level.
+        """
         try:
             await request
         except ModelServerError as err:
             level = logging.DEBUG if step in self._failed_steps else logging.WARNING
             self._failed_steps.add(step)
-            _LOGGER.log(level, "Cannot apply the keep_alive %s: %s", step, err.log_text)
+            _LOGGER.log(
+                level,
+                "A request to apply the keep_alive failed (%s): %s",
+                step,
+                err.log_text,
+            )
         else:
             self._failed_steps.discard(step)

@@ -1,4 +1,4 @@
-"""The issue "index_stuck": the exposed entities cannot be indexed."""
+"""The issue "index_stuck": syncs of the index have failed for some time."""
 
 from datetime import timedelta
 from typing import Final
@@ -10,7 +10,8 @@ from ...vector_db_manager import VectorDBManager
 from ..state import ModelResidency
 from .issues import clear_issue, raise_issue
 
-# How long syncs must have failed: a server may be off for some minutes.
+# How long syncs must have failed before the issue is raised: a server may be off for
+# some minutes.
 _LONG: Final = timedelta(minutes=15)
 
 

@@ -37,8 +37,8 @@ class NumCtxCheck:
     def __init__(self, residency: ModelResidency) -> None:
         """Check now, and whenever a size may have changed.
 
-        That is when a user of the model comes or goes, when the user changes Home
-        Assistant's own Ollama integration, and with each prompt.
+        That is when a role that uses the model is added or removed, when the user
+        changes Home Assistant's own Ollama integration, and with each prompt.
         """
         self._residency = residency
         entry, hass, use = residency.entry, residency.hass, residency.use
@@ -60,18 +60,18 @@ class NumCtxCheck:
 
     @callback
     def _async_started(self, _: HomeAssistant) -> None:
-        """Check: until Home Assistant has started, some users are not there yet."""
+        """Check: all roles that use the model are set up now."""
         self._check()
 
     @callback
     def _users_changed(self) -> None:
-        """Check again, because a role that uses the model has come or gone."""
+        """Check again, because a role that uses the model was added or removed."""
         if self._residency.hass.is_running:
             self._check()
 
     @callback
     def _prompt_sized(self, _: PromptSized) -> None:
-        """Check again, because a prompt may need more than others ask for."""
+        """Check again, because prompts may no longer fit the suggested size."""
         self._check()
 
     @callback
@@ -91,7 +91,11 @@ class NumCtxCheck:
 
     @callback
     def _check(self) -> None:
-        """Raise the issue if the role should ask for another context."""
+        """Raise the issue if the role should ask for another context size.
+
+        A size that is only larger than the model was trained for is no issue: Ollama
+        loads the model with what it was trained for (ModelRole.context_size).
+        """
         residency, use = self._residency, self._residency.use
         own = residency.role.num_ctx
         ours = {
@@ -104,10 +108,10 @@ class NumCtxCheck:
         # A fix can only change settings of Home Agent; of those the largest stays.
         wanted = max(core.values() or (own, *ours.values()))
         wanted = min(wanted, use.max_context or wanted)
-        if wanted == own:
+        others = {title: size for title, size in (ours | core).items() if size != own}
+        if wanted == own or not others:
             clear_issue("num_ctx", residency)
             return
-        others = {title: size for title, size in (ours | core).items() if size != own}
         raise_issue(
             "num_ctx",
             residency,
@@ -119,7 +123,8 @@ class NumCtxCheck:
     def _do_prompts_fit(self, size: int) -> bool:
         """Return whether the last prompts of all roles fit a context of a size.
 
-        If not, the other side must be changed: prompt_too_long.py would undo the fix.
+        If not, the others must be changed: the fix of prompt_too_long.py would undo
+        this one.
         """
         shared = self._residency.use.shared
         tokens = [

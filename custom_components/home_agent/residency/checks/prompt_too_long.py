@@ -30,7 +30,8 @@ class PromptTooLongCheck:
         elif limit is not None:
             tokens = prompt.tokens
             if prompt.is_refused:
-                # The estimate may be less, but the server says that it is more.
+                # The estimate may be smaller than the context, but the server says that
+                # the prompt is longer.
                 tokens = max(tokens, limit)
             raise_issue(
                 "prompt_too_long",
