@@ -218,7 +218,7 @@ class ToolCallCollector:
 
 
 class WholeCallCollector:
-    """Collects the tool calls of a stream that sends each call in one piece.
+    """Collects tool calls that come in one piece each, in a stream or in one message.
 
     A call that the server sends again, with the same index or id, is one call.
     """
@@ -235,14 +235,14 @@ class WholeCallCollector:
         Raise MalformedAnswer if there are more than MAX_CALLS calls.
         """
         count = len(self.calls)
-        items = message.objects("tool_calls")
-        for item, call in zip(items, calls_of(message, self._host), strict=True):
-            index = _index_of(item)
-            if not self._has(call, index):
-                if len(self.calls) == MAX_CALLS:
-                    raise _too_many(self._host)
-                self.calls.append(call)
-                self._indexes.append(index)
+        for item in message.objects("tool_calls"):
+            call, index = _whole_call(item), _index_of(item)
+            if self._has(call, index):
+                continue
+            if len(self.calls) == MAX_CALLS:
+                raise _too_many(self._host)
+            self.calls.append(call)
+            self._indexes.append(index)
         return len(self.calls) > count
 
     def _has(self, call: ToolCall, index: int | None) -> bool:
@@ -283,31 +283,30 @@ def checked_calls(
 
 
 def calls_of(message: Answer, host: str) -> list[ToolCall]:
-    """Return the tool calls of a message that has each in one piece.
+    """Return the tool calls of a message that came in one piece.
 
     host is the server's, for errors. Raise MalformedAnswer if there are more than
     MAX_CALLS calls.
     """
-    calls: list[ToolCall] = []
-    items = message.objects("tool_calls")
-    if len(items) > MAX_CALLS:
-        raise _too_many(host)
-    for item in items:
-        function = item.optional_object("function")
-        arguments = function.value("arguments") if function else None
-        calls.append(
-            ToolCall(
-                (function and function.optional_text("name")) or "",
-                parse_arguments(arguments),
-                item.optional_text("id") or "",
-            )
-        )
-    return calls
+    collector = WholeCallCollector(host)
+    collector.add(message)
+    return collector.calls
 
 
 def _too_many(host: str) -> MalformedAnswer:
     """Return the error for an answer with more than MAX_CALLS tool calls."""
     return MalformedAnswer(host, f"more than {MAX_CALLS} tool calls in one answer")
+
+
+def _whole_call(item: Answer) -> ToolCall:
+    """Return an entry of "tool_calls" that has the whole call."""
+    function = item.optional_object("function")
+    arguments = function.value("arguments") if function else None
+    return ToolCall(
+        (function and function.optional_text("name")) or "",
+        parse_arguments(arguments),
+        item.optional_text("id") or "",
+    )
 
 
 def _piece_of(item: Answer) -> _Piece:

@@ -156,6 +156,33 @@ async def test_ollama_sends_a_call_again_at_the_end(hass: HomeAssistant) -> None
     assert len(await made(call(), call())) == 2
 
 
+@pytest.mark.parametrize("kind", [COMPATIBLE, ServerKind.OLLAMA])
+async def test_a_call_that_is_named_twice_in_one_piece(
+    hass: HomeAssistant, kind: ServerKind
+) -> None:
+    """The rule is that of streams: the same index or id makes it one call."""
+
+    async def made(first: Any, second: Any, arguments: str = ON) -> list[Any]:
+        calls = [piece("x", ON, **first), piece("x", arguments, **second)]
+        message = {"content": "", "tool_calls": calls}
+        body = {"message": message, "done": True, "choices": [{"message": message}]}
+        async with stream_server([json.dumps(body).encode()]) as url:
+            answer = await (await client(hass, url, kind)).chat(HELLO)
+        return [call.arguments for call in answer.tool_calls]
+
+    for same in ({"id": "a"}, {"index": 0}, {"index": 0, "id": "a"}):
+        assert await made(same, same) == [{"n": 1}]
+        assert await made(same, same, ON_DENSE) == [{"n": 1}]
+        assert await made(same, same, OFF) == [{"n": 1}, {"n": 2}]
+    for first, second in (
+        ({"index": 0}, {"index": 1}),
+        ({"index": 0, "id": "a"}, {"index": 1, "id": "a"}),
+        ({"id": "a"}, {"id": "b"}),
+        ({}, {}),
+    ):
+        assert await made(first, second) == [{"n": 1}] * 2
+
+
 # --- Objects that bring nothing -------------------------------------------------
 
 

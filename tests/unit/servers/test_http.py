@@ -16,6 +16,7 @@ import aiohttp
 from homeassistant.core import HomeAssistant
 from homeassistant.helpers.aiohttp_client import async_create_clientsession
 import pytest
+from yarl import URL
 
 from custom_components.home_agent.servers import http as http_module, retry
 from custom_components.home_agent.servers.errors import (
@@ -589,6 +590,13 @@ async def test_no_secret_comes_back(
     # Nothing else is removed.
     left = http.error(said).detail.lower().replace("bearer ", "")
     assert left.startswith("version 1 of a table: (***")
+
+
+async def test_no_server_gets_the_cookies_of_another(hass: HomeAssistant) -> None:
+    """A cookie is for all ports of a host, and the session is one for all servers."""
+    jar = async_get_session(hass).cookie_jar
+    jar.update_cookies({"session": "secret"}, URL("http://localhost:1"))
+    assert not jar.filter_cookies(URL("http://localhost:2"))
 
 
 # --- Refusals ---------------------------------------------------------------------
