@@ -115,8 +115,8 @@ async def _async_is_local(session: aiohttp.ClientSession, url: str) -> bool:
     try:
         async with asyncio.timeout(RESOLVE_TIMEOUT):
             found = await connector.async_resolve_host(URL(url).raw_host or "")
-    except OSError as err:
-        raise CannotConnect(shown_host(url), "the name cannot be resolved") from err
+    except OSError:
+        raise CannotConnect(shown_host(url), "the name cannot be resolved") from None
     result = are_local_addresses([item["host"] for item in found])
     _LOGGER.debug(
         "%s is at %s address", shown_host(url), "a private" if result else "a public"

@@ -68,8 +68,8 @@ def loaded_model(model: Answer, now: datetime, server_now: datetime) -> LoadedMo
         left = expires_at - server_now
         is_indefinite = left > _INDEFINITE
         local_time = None if is_indefinite else now + left
-    except (ValueError, TypeError, OverflowError) as err:
-        raise model.malformed("expires_at", "a time with its zone") from err
+    except ValueError, TypeError, OverflowError:
+        raise model.malformed("expires_at", "a time with its zone") from None
     return LoadedModel(
         name=model.text("name"),
         size_bytes=model.integer("size"),
