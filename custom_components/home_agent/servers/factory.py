@@ -11,6 +11,7 @@ from yarl import URL
 
 from .address import are_local_addresses, is_cloud, is_local, shown_host
 from .base import Connection, ModelServer, ServerCapability, ServerKind
+from .cloud import CloudServer
 from .detect import detect
 from .docker_model_runner import DockerModelRunner
 from .errors import CannotConnect
@@ -18,7 +19,7 @@ from .llama_cpp import LlamaCppRouter, LlamaCppServer
 from .lm_studio import LMStudioServer
 from .loading import LemonadeServer, LlamaSwapServer, LocalAIServer
 from .ollama import OllamaServer
-from .openai_compatible import CloudServer, OpenAICompatibleServer
+from .openai_compatible import OpenAICompatibleServer
 from .own_rules import KoboldCppServer, LiteLLMServer, TabbyAPIServer, VLLMServer
 
 _LOGGER = logging.getLogger(__name__)

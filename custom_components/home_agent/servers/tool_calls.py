@@ -13,6 +13,8 @@ from .messages import JsonObject, ToolCall
 # The most tool calls of one answer. A model that repeats itself would switch the house
 # for minutes; people's commands need a few.
 MAX_CALLS: Final = 32
+# The reason to end an answer at its limit of tokens, in the words of most servers.
+LENGTH: Final = "length"
 # Reasons to end an answer that may leave its last tool call incomplete: the limit
 # of tokens in the words of several servers, a content filter, a server that stops.
 _CUT_REASONS: Final = frozenset(
@@ -21,7 +23,7 @@ _CUT_REASONS: Final = frozenset(
         "content_filter",
         "error",
         "insufficient_system_resource",
-        "length",
+        LENGTH,
         "max_tokens",
         "model_length",
     }
@@ -116,18 +118,21 @@ class ToolCallCollector:
     def __init__(self, host: str) -> None:
         """Start before the first piece; host is the server's, for errors."""
         self._host = host
+        # The length of all pieces, for the limit of an answer.
+        self.characters = 0
         self._calls: list[_PartialCall] = []
         self._by_id: dict[str, _PartialCall] = {}
         self._by_index: dict[int, _PartialCall] = {}
 
-    def add(self, pieces: list[Answer]) -> bool:
+    def add(self, delta: Answer) -> bool:
         """Add the pieces of one event; return whether a call began or grew.
 
         Raise MalformedAnswer if there are more than MAX_CALLS calls.
         """
         added: list[_PartialCall] = []
         has_grown = False
-        for piece in map(_piece_of, pieces):
+        for piece in map(_piece_of, _items_of(delta, self._host)):
+            self.characters += len(piece.name) + len(piece.arguments)
             call = self._find(piece)
             if repeated := self._repeated(piece, call, added):
                 repeated.add_place(piece)
@@ -235,7 +240,7 @@ class WholeCallCollector:
         Raise MalformedAnswer if there are more than MAX_CALLS calls.
         """
         count = len(self.calls)
-        for item in message.objects("tool_calls"):
+        for item in _items_of(message, self._host):
             call, index = _whole_call(item), _index_of(item)
             if self._has(call, index):
                 continue
@@ -296,6 +301,19 @@ def calls_of(message: Answer, host: str) -> list[ToolCall]:
 def _too_many(host: str) -> MalformedAnswer:
     """Return the error for an answer with more than MAX_CALLS tool calls."""
     return MalformedAnswer(host, f"more than {MAX_CALLS} tool calls in one answer")
+
+
+def _items_of(message: Answer, host: str) -> list[Answer]:
+    """Return the entries of "tool_calls", or the one that "function_call" stands for.
+
+    OpenAI's API had "function_call" first, for a single call; some servers and proxies
+    still send it.
+    """
+    items = message.objects("tool_calls")
+    function = message.value("function_call")
+    if items or not isinstance(function, dict):
+        return items
+    return [Answer(host, {"function": function})]
 
 
 def _whole_call(item: Answer) -> ToolCall:
