@@ -273,7 +273,7 @@ async def test_lm_studio_loads_a_model_again_for_another_keep_alive(
 
 
 async def test_lm_studio_is_not_unloaded_during_a_turn(
-    home: HomeAssistant, make_entry: MakeEntry
+    time: PassingTime, make_entry: MakeEntry
 ) -> None:
     """The answer would break off: the model is loaded again after it."""
     async with LMStudioStandIn() as server:
@@ -281,20 +281,19 @@ async def test_lm_studio_is_not_unloaded_during_a_turn(
             server.url,
             conversation={"llm_model": "local-model", "llm_keep_alive": "-1"},
         )
-        await say(home, "Hello")
-        await home.async_block_till_done(wait_background_tasks=True)
-        use = model_uses(home).async_get(server.url, "local-model")
-        (subentry,) = entry.subentries.values()
+        await say(time.hass, "Hello")
+        await time.settle()
+        use = model_uses(time.hass).async_get(server.url, "local-model")
         use.begin_turn()
-        home.config_entries.async_update_subentry(
-            entry, subentry, data={**subentry.data, "llm_keep_alive": "5m"}
-        )
-        await home.async_block_till_done()
-        assert server.loaded["local-model"] == {"ttl": None}
+        with use.count_request():
+            await change(time, entry, llm_keep_alive="5m")
+            await time.advance(6)
+            assert server.loaded["local-model"] == {"ttl": None}
         use.end_turn()
-        await home.async_block_till_done(wait_background_tasks=True)
+        await time.advance(61)
+        await time.advance(6)
         assert server.loaded["local-model"] == {"ttl": 300}
-        assert await home.config_entries.async_unload(entry.entry_id)
+        assert await time.hass.config_entries.async_unload(entry.entry_id)
 
 
 # --- A model that several roles use -----------------------------------------------

@@ -167,8 +167,8 @@ class Turn:
         characters is the length of a prompt, None for texts to embed. Store what the
         server says of the keep_alive and of a prompt that is too long.
         """
-        if server.is_keep_alive_fixed:
-            # It changes nothing if the model is loaded: see ModelLoader.
+        if server.is_keep_alive_fixed and self._use.keep_alive.has_changed():
+            # The request does not apply the change to a loaded model: ModelLoader does.
             keep_alive = None
         with self._use.count_request(keep_alive):
             try:

@@ -104,12 +104,15 @@ class ModelLoader:
 
         A model that is not loaded is not loaded for this. The keep_alive is the
         longest one of all roles that use the model; 0 unloads it. Raise a
-        ModelServerError if the server fails.
+        ModelServerError if the server fails. While a turn runs, nothing is sent: it is
+        called again when the last request has ended.
         """
         use = self._use
         async with use.load_lock:
             wanted = use.keep_alive.longest()
             if wanted is None or not use.keep_alive.has_changed():
+                return
+            if use.running_requests or use.running_turns:
                 return
             if not await self.async_is_loaded():
                 use.keep_alive.note_applied(wanted)
