@@ -1,5 +1,7 @@
 """The actions of Home Agent for automations and scripts."""
 
+from collections.abc import Awaitable, Callable, Sequence
+import logging
 from typing import Final, cast
 
 from homeassistant.const import ATTR_CONFIG_ENTRY_ID, ATTR_DEVICE_ID
@@ -10,7 +12,7 @@ from homeassistant.core import (
     SupportsResponse,
     callback,
 )
-from homeassistant.exceptions import ServiceValidationError
+from homeassistant.exceptions import HomeAssistantError, ServiceValidationError
 from homeassistant.helpers import config_validation as cv, device_registry as dr
 from homeassistant.helpers.service import async_get_config_entry
 from homeassistant.util.json import JsonValueType
@@ -22,8 +24,11 @@ from .residency.loader import ModelLoader
 from .runtime import HomeAgentConfigEntry
 from .search.entity_search import EntityFilter, entity_search
 from .servers.base import ServerCapability
+from .servers.errors import ModelServerError
 from .tools.search_entities import DEFAULT_LIMIT, MAX_LIMIT
 from .vector_db_manager import VectorDBManager, embedding_manager
+
+_LOGGER = logging.getLogger(__name__)
 
 SERVICE_LOAD_MODEL: Final = "load_model"
 SERVICE_REINDEX: Final = "reindex"
@@ -152,19 +157,22 @@ async def _async_load_model(call: ServiceCall) -> ServiceResponse:
     A call without devices skips models whose requests may cost money. Raise
     ServiceValidationError for an invalid keep_alive and for a device that is not one
     of Home Agent's models, NotSupported for a device whose model's requests may
-    cost money, and another ModelServerError if a server fails.
+    cost money, and another error if a server fails, as _async_for_each does.
     """
     keep_alive = _keep_alive(call)
     loaded: list[JsonValueType] = []
-    for loader in _loaders(call, ServerCapability.WARM):
+
+    async def load(loader: ModelLoader) -> None:
         if ATTR_DEVICE_ID not in call.data:
             # Only a server that is connected can say which models are the user's own.
             await loader.residency.coordinator.server()
             if not loader.residency.may_be_warmed:
-                continue
+                return
         seconds = await loader.async_load(keep_alive)
         model = loader.residency.role.model
         loaded.append({"model": model, "seconds": round(seconds, 3)})
+
+    await _async_for_each(_loaders(call, ServerCapability.WARM), load)
     return {"models": loaded}
 
 
@@ -195,10 +203,38 @@ async def _async_unload_model(call: ServiceCall) -> None:
     """Unload models.
 
     Raise ServiceValidationError for a device that is not one of Home Agent's models,
-    and a ModelServerError if a server fails or cannot unload.
+    and another error if a server fails or cannot unload, as _async_for_each does.
     """
-    for loader in _loaders(call, ServerCapability.UNLOAD):
-        await loader.async_unload()
+    loaders = _loaders(call, ServerCapability.UNLOAD)
+    await _async_for_each(loaders, ModelLoader.async_unload)
+
+
+async def _async_for_each(
+    loaders: Sequence[ModelLoader], work: Callable[[ModelLoader], Awaitable[None]]
+) -> None:
+    """Do work for one loader after the other; one that fails stops no other.
+
+    Raise the error itself if there is only one loader. If there are several, raise one
+    HomeAssistantError that names the models for which the work has failed.
+    """
+    failed: list[str] = []
+    for loader in loaders:
+        try:
+            await work(loader)
+        except HomeAssistantError as err:
+            if len(loaders) == 1:
+                raise
+            residency = loader.residency
+            name = f"{residency.role.model} ({residency.coordinator.host})"
+            reason = err.log_text if isinstance(err, ModelServerError) else err
+            _LOGGER.warning("The action failed for %s: %s", name, reason)
+            failed.append(name)
+    if failed:
+        raise HomeAssistantError(
+            translation_domain=DOMAIN,
+            translation_key="models_failed",
+            translation_placeholders={"models": ", ".join(dict.fromkeys(failed))},
+        )
 
 
 @callback

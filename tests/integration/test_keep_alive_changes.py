@@ -9,6 +9,7 @@ from homeassistant.config_entries import ConfigEntry
 from homeassistant.core import HomeAssistant
 import pytest
 
+from custom_components.home_agent.model.use import model_uses
 from tests.conftest import MakeEntry, call_action, say
 from tests.passing_time import PassingTime
 from tests.servers import ManualClock, OllamaStandIn, Reply, ToolUse
@@ -241,6 +242,58 @@ async def test_lm_studio_unloads_for_0(
         await home.async_block_till_done(wait_background_tasks=True)
         assert "local-model" not in server.loaded
         assert await home.config_entries.async_unload(entry.entry_id)
+
+
+async def test_lm_studio_loads_a_model_again_for_another_keep_alive(
+    home: HomeAssistant, make_entry: MakeEntry
+) -> None:
+    """Its ttl is that of the request which loaded it: later ones change nothing."""
+    async with LMStudioStandIn() as server:
+        entry = await make_entry(
+            server.url,
+            conversation={"llm_model": "local-model", "llm_keep_alive": "-1"},
+        )
+        await say(home, "Hello")
+        await home.async_block_till_done(wait_background_tasks=True)
+        (subentry,) = entry.subentries.values()
+        for text, ttl in (("5m", 300), ("10m", 600), ("-1", None), ("5m", 300)):
+            home.config_entries.async_update_subentry(
+                entry, subentry, data={**subentry.data, "llm_keep_alive": text}
+            )
+            await home.async_block_till_done(wait_background_tasks=True)
+            assert server.loaded["local-model"] == {"ttl": ttl}
+            await say(home, "Hello")
+            assert server.loaded["local-model"] == {"ttl": ttl}
+        loads = len(server.sent("/api/v1/models/unload"))
+        await call_action(home, "load_model")
+        assert len(server.sent("/api/v1/models/unload")) == loads
+        await call_action(home, "load_model", keep_alive="2h")
+        assert server.loaded["local-model"] == {"ttl": 7200}
+        assert await home.config_entries.async_unload(entry.entry_id)
+
+
+async def test_lm_studio_is_not_unloaded_during_a_turn(
+    time: PassingTime, make_entry: MakeEntry
+) -> None:
+    """The answer would break off: the model is loaded again after it."""
+    async with LMStudioStandIn() as server:
+        entry = await make_entry(
+            server.url,
+            conversation={"llm_model": "local-model", "llm_keep_alive": "-1"},
+        )
+        await say(time.hass, "Hello")
+        await time.settle()
+        use = model_uses(time.hass).async_get(server.url, "local-model")
+        use.begin_turn()
+        with use.count_request():
+            await change(time, entry, llm_keep_alive="5m")
+            await time.advance(6)
+            assert server.loaded["local-model"] == {"ttl": None}
+        use.end_turn()
+        await time.advance(61)
+        await time.advance(6)
+        assert server.loaded["local-model"] == {"ttl": 300}
+        assert await time.hass.config_entries.async_unload(entry.entry_id)
 
 
 # --- A model that several roles use -----------------------------------------------

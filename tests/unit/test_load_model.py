@@ -1,8 +1,9 @@
-"""The action load_model sends no request that may cost money."""
+"""The actions load_model and unload_model: what they send, and what may fail."""
 
 from typing import Any
 
 from homeassistant.core import HomeAssistant
+from homeassistant.exceptions import HomeAssistantError
 from homeassistant.helpers import device_registry as dr, entity_registry as er
 import pytest
 
@@ -76,6 +77,32 @@ async def test_the_button_of_a_cloud_model(
             "button", "press", {"entity_id": button}, blocking=True
         )
     assert loads(ollama) == []
+
+
+async def test_a_server_that_is_down_stops_no_other(
+    home: HomeAssistant,
+    ollama: OllamaStandIn,
+    make_entry: MakeEntry,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Whichever comes first: all models are handled, and the error names the rest."""
+    down = OllamaStandIn()
+    async with down:
+        name = f"{LOCAL_MODEL} ({down.url.removeprefix('http://')})"
+        await make_entry(down.url, conversation={"llm_model": LOCAL_MODEL})
+        await make_entry(ollama.url, conversation={})
+        await call_action(home, "load_model")
+        assert ollama.memory.residents
+    with pytest.raises(HomeAssistantError) as caught:
+        await home.services.async_call(DOMAIN, "unload_model", {}, blocking=True)
+    assert not ollama.memory.residents
+    assert caught.value.translation_key == "models_failed"
+    assert caught.value.translation_placeholders == {"models": name}
+    assert f"failed for {name}: ConnectionRefused" in caplog.text
+    with pytest.raises(HomeAssistantError) as caught:
+        await call_action(home, "load_model")
+    assert ollama.memory.residents
+    assert caught.value.translation_key == "models_failed"
 
 
 async def test_a_server_on_the_internet(

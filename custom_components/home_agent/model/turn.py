@@ -169,6 +169,9 @@ class Turn:
         characters is the length of a prompt, None for texts to embed. Store what the
         server says of the keep_alive and of a prompt that is too long.
         """
+        if server.is_keep_alive_fixed and self._use.shared.has_changed():
+            # The request does not apply the change to a loaded model: ModelLoader does.
+            keep_alive = None
         is_configured = keep_alive is not None and self._role.is_configured(keep_alive)
         with self._use.count_request(keep_alive, is_configured=is_configured):
             try:

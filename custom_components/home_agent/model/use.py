@@ -253,9 +253,9 @@ class ModelUses:
             _LOGGER.warning("Cannot read how models were used: %r", err)
         for key, data in stored.items() if isinstance(stored, dict) else ():
             # Earlier versions stored the address as the user typed it.
-            root, _, model = key.partition(" ")
-            root = server_id(root)
+            address, _, model = key.partition(" ")
             try:
+                root = server_id(address)
                 use = ModelUse(
                     UseHistory.from_dict(data),
                     TokenEstimate(data[_ESTIMATE_KEY]),

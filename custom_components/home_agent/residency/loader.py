@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncGenerator
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from datetime import timedelta
 import logging
 from time import monotonic
@@ -85,7 +85,9 @@ class ModelLoader:
         if not self.residency.may_be_warmed:
             raise NotSupported(server.http.host, "a request may cost money")
         async with self._use.load_lock:
-            return await self._async_load(keep_alive or self.load_keep_alive, reason)
+            if keep_alive is None:
+                return await self._async_load(self.load_keep_alive, reason)
+            return await self._async_load_again(keep_alive, reason)
 
     async def async_load_if_needed(self, reason: str) -> float | None:
         """Load the model unless it is loaded and not due within UNLOADS_SOON.
@@ -138,7 +140,7 @@ class ModelLoader:
                 await self._async_unload("its keep_alive is 0 now")
                 shared.note_applied(wanted)
             elif await self._has_own_context():
-                await self._async_load(wanted, "its keep_alive has changed")
+                await self._async_load_again(wanted, "its keep_alive has changed")
 
     async def _has_own_context(self) -> bool:
         """Return whether the model is loaded with the context of the role.
@@ -271,6 +273,21 @@ class ModelLoader:
             and model.expires_at is not None
             and model.expires_at - dt_util.utcnow() < UNLOADS_SOON
         )
+
+    async def _async_load_again(self, keep_alive: KeepAlive, reason: str) -> float:
+        """Give the model, which may be loaded, another keep_alive; return the seconds.
+
+        A server on which that takes a new load unloads the model first, when no turn
+        uses it. The caller holds the load lock.
+        """
+        server = await self._role.server()
+        if server.is_keep_alive_fixed and await self.async_is_loaded():
+            await self._use.idle.wait()
+            # LM Studio before 0.4 cannot unload.
+            with suppress(NotSupported):
+                await self._async_unload(reason)
+                await self.residency.coordinator.async_refresh()
+        return await self._async_load(keep_alive, reason)
 
     async def _async_load(self, keep_alive: KeepAlive, reason: str) -> float:
         """Load the model and return the seconds; the caller holds the load lock."""

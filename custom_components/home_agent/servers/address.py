@@ -140,6 +140,14 @@ def server_root(url: str) -> str:
     return url
 
 
+def server_path(url: str) -> str:
+    """Return the path of an address before that of an API, "" if there is none.
+
+    Some proxies have a secret there.
+    """
+    return URL(server_root(url)).path.strip("/")
+
+
 def server_id(url: str) -> str:
     """Return what identifies the server at an address.
 

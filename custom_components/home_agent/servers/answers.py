@@ -1,6 +1,7 @@
 """The one place where the shape of a server's answer is checked."""
 
 from collections.abc import Sequence
+import json
 import math
 from typing import Final, Self, cast
 
@@ -189,7 +190,7 @@ def parse_arguments(value: object) -> JsonObject | None:
     """Return the arguments of a tool call, None if they are no JSON object.
 
     OpenAI's API has them as a text, Ollama's as an object. No arguments at all
-    are an empty object.
+    are an empty object. Arguments with NaN or Infinity are no JSON.
     """
     if value is None:
         return {}
@@ -198,7 +199,16 @@ def parse_arguments(value: object) -> JsonObject | None:
             value = parse_json(value.encode(errors="replace")) if value.strip() else {}
         except ValueError:
             return None
-    return value if isinstance(value, dict) else None
+    return value if isinstance(value, dict) and _is_json(value) else None
+
+
+def _is_json(value: JsonObject) -> bool:
+    """Return whether a value can be written as JSON: NaN and Infinity cannot."""
+    try:
+        json.dumps(value, allow_nan=False)
+    except ValueError, RecursionError:
+        return False
+    return True
 
 
 def _is_usable(vector: list[object]) -> bool:

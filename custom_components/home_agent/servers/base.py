@@ -167,12 +167,15 @@ class LoadedModel:
 class ModelServer(ABC):
     """A server of models.
 
+    is_keep_alive_fixed says that a loaded model has the keep_alive with which it was
+    loaded: later requests do not change it.
     keep_alive_refusal is why the server has refused the keep_alive of a request: its
     error without secrets, None as long as it has refused none.
     """
 
     kind: ClassVar[ServerKind]
     capabilities: ClassVar[ServerCapability]
+    is_keep_alive_fixed: ClassVar[bool] = False
 
     def __init__(self, session: aiohttp.ClientSession, connection: Connection) -> None:
         """Make a client for the server that connection leads to."""

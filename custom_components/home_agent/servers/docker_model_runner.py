@@ -5,6 +5,7 @@ from datetime import timedelta
 import logging
 from typing import Final, override
 
+import aiohttp
 from homeassistant.util import dt as dt_util
 
 from ..keep_alive import InvalidKeepAlive, KeepAlive
@@ -12,6 +13,7 @@ from .address import server_root
 from .answers import Answer, checked_answer
 from .base import (
     LOAD_TIMEOUT,
+    Connection,
     LoadedModel,
     ServerCapability,
     ServerKind,
@@ -39,6 +41,12 @@ class DockerModelRunner(OpenAICompatibleServer):
         | ServerCapability.WARM
     )
 
+    def __init__(self, session: aiohttp.ClientSession, connection: Connection) -> None:
+        """Make a client for the server that connection leads to."""
+        super().__init__(session, connection)
+        # Why the keep_alive of a model's last request was not applied.
+        self._busy_errors: dict[str, RequestRefused] = {}
+
     @override
     def may_send_keep_alive(self, model: str) -> bool:
         """Return False: the field in a request has no effect."""
@@ -52,6 +60,7 @@ class DockerModelRunner(OpenAICompatibleServer):
         has none, so /engines/ps is read each time. A runner that is busy refuses;
         the next request tries again.
         """
+        self._busy_errors.pop(model, None)
         for entry in await self._loaded():
             current = _keep_alive_of(entry)
             if (
@@ -71,6 +80,7 @@ class DockerModelRunner(OpenAICompatibleServer):
             if err.status != _CONFLICT:
                 raise
             _LOGGER.debug("The runner is busy: %s", err.log_text)
+            self._busy_errors[model] = err
 
     @override
     async def loaded_models(self, names: Collection[str]) -> list[LoadedModel]:
@@ -79,7 +89,10 @@ class DockerModelRunner(OpenAICompatibleServer):
 
     @override
     async def load(self, request: LoadRequest) -> None:
-        """Load a model without generating anything."""
+        """Load a model without generating anything, and apply its keep_alive.
+
+        Raise RequestRefused if the runner is too busy to take the keep_alive.
+        """
         body: JsonObject = {"model": request.model, "input": ["."]}
         if not request.embedding:
             body = {
@@ -91,6 +104,8 @@ class DockerModelRunner(OpenAICompatibleServer):
             await self.http.post(
                 self._url(endpoint), body, timeout=LOAD_TIMEOUT, headers=_PRELOAD
             )
+        if (err := self._busy_errors.get(request.model)) is not None:
+            raise err
 
     @override
     async def unload(self, model: str) -> None:

@@ -11,6 +11,7 @@ from yarl import URL
 
 from .address import are_local_addresses, is_cloud, is_local, shown_host
 from .base import Connection, ModelServer, ServerCapability, ServerKind
+from .cloud import CloudServer
 from .detect import detect
 from .docker_model_runner import DockerModelRunner
 from .errors import CannotConnect
@@ -18,7 +19,7 @@ from .llama_cpp import LlamaCppRouter, LlamaCppServer
 from .lm_studio import LMStudioServer
 from .loading import LemonadeServer, LlamaSwapServer, LocalAIServer
 from .ollama import OllamaServer
-from .openai_compatible import CloudServer, OpenAICompatibleServer
+from .openai_compatible import OpenAICompatibleServer
 from .own_rules import KoboldCppServer, LiteLLMServer, TabbyAPIServer, VLLMServer
 
 _LOGGER = logging.getLogger(__name__)
@@ -115,8 +116,8 @@ async def _async_is_local(session: aiohttp.ClientSession, url: str) -> bool:
     try:
         async with asyncio.timeout(RESOLVE_TIMEOUT):
             found = await connector.async_resolve_host(URL(url).raw_host or "")
-    except OSError as err:
-        raise CannotConnect(shown_host(url), "the name cannot be resolved") from err
+    except OSError:
+        raise CannotConnect(shown_host(url), "the name cannot be resolved") from None
     result = are_local_addresses([item["host"] for item in found])
     _LOGGER.debug(
         "%s is at %s address", shown_host(url), "a private" if result else "a public"

@@ -11,7 +11,7 @@ from aiohttp.http_exceptions import ContentEncodingError, HttpProcessingError
 from homeassistant.helpers.aiohttp_client import SSRFRedirectError
 from homeassistant.helpers.json import json_bytes
 
-from .address import shown_host, split_credentials
+from .address import server_path, shown_host, split_credentials
 from .errors import (
     CannotConnect,
     ConnectionLost,
@@ -68,8 +68,8 @@ class HttpClient:
     ) -> None:
         """Talk to the server at url.
 
-        headers go with every request. Their secrets, and a password in url, are
-        removed from every error.
+        headers go with every request. Their secrets, a password in url, and the path
+        of url, which may be a secret too, are removed from every error.
         idle_timeout is in seconds, and holds for each wait of a request: until its
         body is written and the answer begins, and from one byte of the answer to
         the next.
@@ -77,7 +77,7 @@ class HttpClient:
         self._session = session
         self._headers = headers
         _, credentials = split_credentials(url)
-        self._redactor = Redactor(credentials, headers)
+        self._redactor = Redactor(credentials, headers, path=server_path(url))
         self._idle_timeout = idle_timeout
         self.host = shown_host(url)
 
@@ -124,9 +124,9 @@ class HttpClient:
                         yield line
                 if line := splitter.finish():
                     yield line
-            except LineTooLong as err:
+            except LineTooLong:
                 detail = f"a line has more than {_MAX_LINE} bytes"
-                raise MalformedAnswer(self.host, detail) from err
+                raise MalformedAnswer(self.host, detail) from None
             except GeneratorExit:
                 await self._finish(response)
                 raise
@@ -162,10 +162,10 @@ class HttpClient:
             body = await response.content.read()
         try:
             return parse_json(body) if body.strip() else None
-        except ValueError as err:
+        except ValueError:
             raise MalformedAnswer(
                 self.host, "the answer is not JSON", status=response.status
-            ) from err
+            ) from None
 
     def error(self, detail: str) -> ModelServerError:
         """Return the error that a server reported inside an answer."""
@@ -250,7 +250,7 @@ class HttpClient:
                     )
         except ValueError as err:
             # A line break in a header, for example.
-            raise CannotConnect(self.host, self._redacted(str(err))) from err
+            raise CannotConnect(self.host, self._text_of(err)) from None
 
     async def _read(self, response: aiohttp.ClientResponse, deadline: float) -> bytes:
         """Return the next bytes of an answer, b"" at its end.
@@ -296,21 +296,23 @@ class HttpClient:
     def _translated(self, idle: float) -> Iterator[None]:
         """Raise a ModelServerError in place of every exception of a request.
 
-        idle is the timeout that may have passed, in seconds.
+        idle is the timeout that may have passed, in seconds. The exceptions of aiohttp
+        are not chained ("from None"): Home Assistant logs a chain with its texts, which
+        have the whole address and what the server sent, and so may have a secret.
         """
         try:
             yield
         except (aiohttp.ClientError, HttpProcessingError, OSError) as err:
-            raise self._error_of(err, idle) from err
-        except RuntimeError as err:
+            raise self._error_of(err, idle) from None
+        except RuntimeError:
             if not self._session.closed:
                 raise
-            raise CannotConnect(self.host, "Home Assistant is stopping") from err
+            raise CannotConnect(self.host, "Home Assistant is stopping") from None
 
     def _error_of(self, err: Exception, idle: float) -> ModelServerError:
         """Return the error that an exception of aiohttp stands for."""
         kind: type[ModelServerError] = ConnectionLost
-        detail = self._redacted(str(err) or type(err).__name__)
+        detail = self._text_of(err)
         match err:
             case _ if _is_bad_encoding(err):
                 kind = MalformedAnswer
@@ -330,6 +332,12 @@ class HttpClient:
             case aiohttp.ClientResponseError():
                 kind, detail = UnknownServer, f"no HTTP: {detail}"
         return kind(self.host, detail)
+
+    def _text_of(self, err: Exception) -> str:
+        """Return the type and the text of an exception, without secrets."""
+        # str() of a ClientResponseError has the whole address in addition.
+        text = err.message if isinstance(err, aiohttp.ClientResponseError) else err
+        return self._redacted(f"{type(err).__name__}: {text}")
 
 
 def _is_bad_encoding(err: BaseException) -> bool:

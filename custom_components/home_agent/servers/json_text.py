@@ -1,5 +1,6 @@
-"""JSON texts of servers, which may hold invalid Unicode."""
+"""JSON texts of servers, which may hold invalid Unicode, or NaN and Infinity."""
 
+import json
 import re
 from typing import Final
 
@@ -9,19 +10,32 @@ from homeassistant.util.json import JSON_DECODE_EXCEPTIONS, json_loads
 _HALF_OF_PAIR: Final = r"u[dD][89a-fA-F][0-9a-fA-F]{2}"
 _PAIR: Final = r"u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}"
 _ESCAPE: Final = re.compile(rf"\\(?:{_PAIR}|({_HALF_OF_PAIR})|.)", re.DOTALL)
+# Python's own json module writes these numbers, which JSON does not have.
+_NOT_FINITE: Final = re.compile(r"\b(?:NaN|Infinity)\b")
 
 
 def parse_json(data: bytes) -> object:
     """Return the value of a JSON text; raise ValueError if it is none.
 
     Text that is no valid Unicode becomes U+FFFD: a model may generate half of a
-    surrogate pair, or a server may cut a character in two.
+    surrogate pair, or a server may cut a character in two. NaN and Infinity inside an
+    object or a list become such numbers, so that a figure costs no answer.
     """
     try:
         return json_loads(data)
     except JSON_DECODE_EXCEPTIONS:
         text = data.decode(errors="replace")
         mended = _ESCAPE.sub(lambda match: "\\ufffd" if match[1] else match[0], text)
+        if text.lstrip()[:1] in ("{", "[") and _NOT_FINITE.search(text):
+            return _parse_with_odd_numbers(mended)
         if mended.encode() == data:
             raise
     return json_loads(mended)
+
+
+def _parse_with_odd_numbers(text: str) -> object:
+    """Return the value of a JSON text with NaN or Infinity; raise as parse_json."""
+    try:
+        return json.loads(text)
+    except RecursionError as err:
+        raise ValueError("the recursion of the text is too deep") from err

@@ -27,7 +27,8 @@ class LMStudioServer(OpenAICompatibleServer):
 
     A model that is loaded by a request is unloaded after that request's ttl, counted
     from the last request that used it, and also when a request loads another model
-    (Auto-Evict). A model that was loaded explicitly stays.
+    (Auto-Evict). A model that was loaded explicitly stays. The ttl of a later request
+    changes nothing (lmstudio-ai/docs, 1_python/5_manage-models/loading.mdx).
     """
 
     kind = ServerKind.LM_STUDIO
@@ -38,6 +39,7 @@ class LMStudioServer(OpenAICompatibleServer):
         | ServerCapability.UNLOAD
         | ServerCapability.WARM
     )
+    is_keep_alive_fixed = True
 
     @override
     def residency_fields(self, model: str, keep_alive: KeepAlive | None) -> JsonObject:

@@ -13,6 +13,7 @@ from homeassistant.util import dt as dt_util
 
 from ..keep_alive import KeepAlive
 from .address import server_root
+from .answer_limit import AnswerLimit
 from .answers import Answer, checked_answer
 from .base import (
     LOAD_TIMEOUT,
@@ -36,7 +37,6 @@ from .messages import (
 )
 from .ollama_answers import (
     capabilities_of,
-    finished_calls,
     http_date,
     loaded_model,
     max_context_of,
@@ -45,7 +45,13 @@ from .ollama_answers import (
 from .ollama_files import ModelFiles
 from .ollama_names import full_name, is_cloud_model
 from .thinking import ThinkingSplitter, split_thinking
-from .tool_calls import WholeCallCollector, calls_of
+from .tool_calls import (
+    LENGTH,
+    WholeCallCollector,
+    calls_of,
+    checked_calls,
+    is_cut_off,
+)
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -97,29 +103,35 @@ class OllamaServer(ModelServer):
         """
         splitter = ThinkingSplitter()
         calls = WholeCallCollector(self.http.host)
+        limit = AnswerLimit(self.http.host, request.max_tokens)
         lines = self.http.post_lines(self._url("chat"), self._chat_body(request, True))
         async with aclosing(lines):
             stream = await self._stream(lines)
             while (chunk := await stream.read()) is not None:
                 message = chunk.optional_object("message")
                 content, thinking = "", ""
+                is_cut = False
                 if message:
                     text = message.optional_text("content") or ""
                     thinking = message.optional_text("thinking") or ""
                     if calls.add(message) or text or thinking:
                         stream.note_progress()
+                    is_cut = limit.add(len(text) + len(thinking))
                     content, tagged = splitter.feed(text)
                     thinking += tagged
-                if is_done := chunk.flag("done"):
+                if is_done := chunk.flag("done") or is_cut:
                     last_content, last_thinking = splitter.finish()
                     content += last_content
                     thinking += last_thinking
                 if content or thinking:
                     yield ChatDelta(content=content, thinking=thinking)
                 if is_done:
+                    reason = LENGTH if is_cut else chunk.optional_text("done_reason")
                     yield ChatDelta(
-                        tool_calls=finished_calls(calls.calls, chunk, self.http.host),
-                        finish_reason=chunk.optional_text("done_reason"),
+                        tool_calls=checked_calls(
+                            calls.calls, self.http.host, is_cut=is_cut_off(reason)
+                        ),
+                        finish_reason=reason,
                         stats=stats_of(chunk),
                     )
                     return
@@ -132,13 +144,16 @@ class OllamaServer(ModelServer):
         if (message := answer.optional_object("message")) is None:
             raise answer.malformed("message", "an object")
         content, tagged = split_thinking(message.optional_text("content") or "")
+        reason = answer.optional_text("done_reason")
         return ChatAnswer(
             content=content,
             thinking=(message.optional_text("thinking") or "") + tagged,
-            tool_calls=finished_calls(
-                calls_of(message, self.http.host), answer, self.http.host
+            tool_calls=checked_calls(
+                calls_of(message, self.http.host),
+                self.http.host,
+                is_cut=is_cut_off(reason),
             ),
-            finish_reason=answer.optional_text("done_reason"),
+            finish_reason=reason,
             stats=stats_of(answer),
         )
 

@@ -8,8 +8,7 @@ from typing import Final
 
 from .answers import Answer
 from .base import LoadedModel, ModelCapability
-from .messages import ChatStats, ToolCall
-from .tool_calls import checked_calls, is_cut_off
+from .messages import ChatStats
 
 _CAPABILITIES: Final = {
     "completion": ModelCapability.CHAT,
@@ -30,14 +29,6 @@ def capabilities_of(names: Collection[str] | None) -> frozenset[ModelCapability]
     if names is None:
         return None
     return frozenset(_CAPABILITIES[name] for name in names if name in _CAPABILITIES)
-
-
-def finished_calls(
-    calls: list[ToolCall], last: Answer, host: str
-) -> tuple[ToolCall, ...]:
-    """Return the tool calls of an answer, whose end or whole is last."""
-    reason = last.optional_text("done_reason")
-    return checked_calls(calls, host, is_cut=is_cut_off(reason))
 
 
 def stats_of(last: Answer) -> ChatStats:
@@ -69,8 +60,8 @@ def loaded_model(model: Answer, now: datetime, server_now: datetime) -> LoadedMo
         left = expires_at - server_now
         is_indefinite = left > INDEFINITE
         local_time = None if is_indefinite else now + left
-    except (ValueError, TypeError, OverflowError) as err:
-        raise model.malformed("expires_at", "a time with its zone") from err
+    except ValueError, TypeError, OverflowError:
+        raise model.malformed("expires_at", "a time with its zone") from None
     return LoadedModel(
         name=model.text("name"),
         size_bytes=model.integer("size"),

@@ -2,17 +2,27 @@
 
 from collections.abc import Iterator
 
+from .answer_limit import AnswerLimit
 from .answers import Answer
 from .messages import ChatAnswer, ChatDelta, ChatStats
 from .thinking import ThinkingSplitter, split_thinking
-from .tool_calls import ToolCallCollector, calls_of, checked_calls, is_cut_off
+from .tool_calls import (
+    LENGTH,
+    ToolCallCollector,
+    calls_of,
+    checked_calls,
+    is_cut_off,
+)
 
 
 class StreamParser:
     """Translates the events of a stream."""
 
-    def __init__(self, host: str) -> None:
-        """Start before the first event; host is the server's, for errors."""
+    def __init__(self, host: str, max_tokens: int | None) -> None:
+        """Start before the first event; host is the server's, for errors.
+
+        max_tokens is the limit that the request has, None if it has none.
+        """
         self.finish_reason: str | None = None
         # Whether the finish_reason was not followed by another part of the answer.
         self.has_ended = False
@@ -20,11 +30,14 @@ class StreamParser:
         # end where other events had none, and is no end where a part has followed.
         self.is_end_certain = False
         self.has_gone_on = False
+        # Whether the answer is longer than the limit of tokens allows, and ends here.
+        self.is_cut = False
         # Whether thinking came in the field "reasoning_content".
         self.has_reasoning_content = False
         # Whether the last event brought a part of the answer; pings bring none.
         self.has_progressed = False
         self._calls = ToolCallCollector(host)
+        self._limit = AnswerLimit(host, max_tokens)
         self._splitter = ThinkingSplitter()
         self._usage: Answer | None = None
         self._timings: Answer | None = None
@@ -45,10 +58,14 @@ class StreamParser:
         has_grown = False
         if delta is not None:
             self.has_reasoning_content |= bool(delta.optional_text("reasoning_content"))
-            has_grown = self._calls.add(delta.objects("tool_calls"))
+            before = self._calls.characters
+            has_grown = self._calls.add(delta)
             text, thinking = _content_of(delta)
+            grown = self._calls.characters - before
+            self.is_cut = self._limit.add(len(text) + len(thinking) + grown)
         is_part = has_grown or bool(text or thinking)
-        self._note_end(choice.optional_text("finish_reason"), is_part=is_part)
+        reason = LENGTH if self.is_cut else choice.optional_text("finish_reason")
+        self._note_end(reason, is_part=is_part)
         content, tagged = self._splitter.feed(text)
         return _delta(content, thinking + tagged)
 
@@ -123,15 +140,20 @@ def _content_of(message: Answer) -> tuple[str, str]:
 
     Thinking is in reasoning_content (llama.cpp, LM Studio, vLLM, DeepSeek), in
     reasoning (Ollama's /v1, OpenRouter, Groq), or in parts of the content
-    (Mistral, whose reasoning models send content as a list).
+    (Mistral, whose reasoning models send content as a list). A refusal of OpenAI's
+    models is in a field of its own, without content: it is the answer.
     """
     thinking = message.optional_text("reasoning_content")
     if not thinking and isinstance(reasoning := message.value("reasoning"), str):
         thinking = reasoning
     if not isinstance(message.value("content"), list):
-        return message.optional_text("content") or "", thinking or ""
+        refusal = message.value("refusal")
+        text = message.optional_text("content") or ""
+        if not text and isinstance(refusal, str):
+            text = refusal
+        return text, thinking or ""
     parts = list(message.objects("content"))
-    text = "".join(_texts_of(parts, "text"))
+    text = "".join(_texts_of(parts, "text")) or "".join(_texts_of(parts, "refusal"))
     return text, (thinking or "") + "".join(_texts_of(parts, "thinking"))
 
 

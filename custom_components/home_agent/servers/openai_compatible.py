@@ -100,7 +100,7 @@ class OpenAICompatibleServer(ModelServer):
         """
         body = self._chat_body(request)
         body |= {"stream": True, "stream_options": {"include_usage": True}}
-        parser = StreamParser(self.http.host)
+        parser = StreamParser(self.http.host, request.max_tokens)
         async with self._residency_requests(request.model, request.keep_alive):
             try:
                 async with self._open_stream("chat/completions", body) as stream:
@@ -110,6 +110,8 @@ class OpenAICompatibleServer(ModelServer):
                             stream.note_progress()
                         if delta:
                             yield delta
+                        if parser.is_cut:
+                            break
                         if (
                             parser.has_ended
                             and not parser.has_gone_on
@@ -381,20 +383,3 @@ class OpenAICompatibleServer(ModelServer):
             "wants" if takes else "refuses",
         )
         return True
-
-
-class CloudServer(OpenAICompatibleServer):
-    """A known cloud: none of its models can be kept in memory."""
-
-    kind = ServerKind.CLOUD
-    capabilities = ServerCapability.NONE
-
-    @override
-    def is_own(self, model: str) -> bool:
-        """Return False: a request costs money, and the cloud may refuse the field."""
-        return False
-
-    @override
-    async def load(self, request: LoadRequest) -> None:
-        """Raise NotSupported: a request may cost money."""
-        raise NotSupported(self.http.host)

@@ -11,8 +11,9 @@ from .base import (
     ServerModel,
     same_names,
 )
+from .cloud import CloudServer
 from .messages import ChatRequest, JsonObject
-from .openai_compatible import CloudServer, OpenAICompatibleServer
+from .openai_compatible import OpenAICompatibleServer
 
 
 class OwnRulesServer(OpenAICompatibleServer):

@@ -41,16 +41,20 @@ _MAX_WRITTEN: Final = 9
 
 
 class Redactor:
-    """Replaces the secrets in the headers of requests by "***"."""
+    """Replaces the secrets in the headers and the address of requests by "***"."""
 
-    def __init__(self, *all_headers: Mapping[str, str]) -> None:
-        """Read the secrets from the headers that go with every request."""
+    def __init__(self, *all_headers: Mapping[str, str], path: str = "") -> None:
+        """Read the secrets from the headers that go with every request.
+
+        path is that of the address, without the path of a well-known API.
+        """
         patterns = {
             pattern
             for headers in all_headers
             for name, value in headers.items()
             for pattern in _patterns(name.lower(), value)
         }
+        patterns.update(*map(_segment_patterns, filter(None, path.split("/"))))
         # The longest first: "Basic abc" must not leave anything of "abc" behind.
         alternatives = "|".join(sorted(patterns, key=len, reverse=True))
         # (?!) matches nothing: without secrets there is nothing to remove.
@@ -97,6 +101,16 @@ def _patterns(name: str, value: str) -> Iterator[str]:
             yield pattern
         if is_credential and len(secret) >= _LONG_KEY:
             yield re.escape(secret[:_SHOWN_BEGINNING]) + r"[^\s\"'<>,;]*"
+
+
+def _segment_patterns(segment: str) -> Iterator[str]:
+    """Yield regular expressions for a part of a path, such as "abc" in "/abc/v1".
+
+    A short one may be a word, which is left in sentences: it is removed with its slash.
+    """
+    yield rf"/{re.escape(segment)}(?!\w)"
+    if len(segment) >= _SHORTEST_PART:
+        yield from map(re.escape, _forms(segment))
 
 
 def _secrets(value: str, *, is_credential: bool) -> Iterator[str]:

@@ -41,7 +41,12 @@ class CheckedRequest(aiohttp.ClientRequest):
 def async_get_session(hass: HomeAssistant) -> aiohttp.ClientSession:
     """Return the session, which shares Home Assistant's connections and resolver."""
     session = async_create_clientsession(
-        hass, auto_cleanup=False, request_class=CheckedRequest
+        hass,
+        auto_cleanup=False,
+        request_class=CheckedRequest,
+        # All servers share the session: cookies of one (a cookie has no port) would be
+        # sent to another. No model server needs them.
+        cookie_jar=aiohttp.DummyCookieJar(),
     )
 
     @callback

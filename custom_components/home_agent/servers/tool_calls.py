@@ -13,6 +13,8 @@ from .messages import JsonObject, ToolCall
 # The most tool calls of one answer. A model that repeats itself would switch the house
 # for minutes; people's commands need a few.
 MAX_CALLS: Final = 32
+# The reason to end an answer at its limit of tokens, in the words of most servers.
+LENGTH: Final = "length"
 # Reasons to end an answer that may leave its last tool call incomplete: the limit
 # of tokens in the words of several servers, a content filter, a server that stops.
 _CUT_REASONS: Final = frozenset(
@@ -21,7 +23,7 @@ _CUT_REASONS: Final = frozenset(
         "content_filter",
         "error",
         "insufficient_system_resource",
-        "length",
+        LENGTH,
         "max_tokens",
         "model_length",
     }
@@ -116,18 +118,21 @@ class ToolCallCollector:
     def __init__(self, host: str) -> None:
         """Start before the first piece; host is the server's, for errors."""
         self._host = host
+        # The length of all pieces, for the limit of an answer.
+        self.characters = 0
         self._calls: list[_PartialCall] = []
         self._by_id: dict[str, _PartialCall] = {}
         self._by_index: dict[int, _PartialCall] = {}
 
-    def add(self, pieces: list[Answer]) -> bool:
+    def add(self, delta: Answer) -> bool:
         """Add the pieces of one event; return whether a call began or grew.
 
         Raise MalformedAnswer if there are more than MAX_CALLS calls.
         """
         added: list[_PartialCall] = []
         has_grown = False
-        for piece in map(_piece_of, pieces):
+        for piece in map(_piece_of, _items_of(delta, self._host)):
+            self.characters += len(piece.name) + len(piece.arguments)
             call = self._find(piece)
             if repeated := self._repeated(piece, call, added):
                 repeated.add_place(piece)
@@ -218,7 +223,7 @@ class ToolCallCollector:
 
 
 class WholeCallCollector:
-    """Collects the tool calls of a stream that sends each call in one piece.
+    """Collects tool calls that come in one piece each, in a stream or in one message.
 
     A call that the server sends again, with the same index or id, is one call.
     """
@@ -235,14 +240,14 @@ class WholeCallCollector:
         Raise MalformedAnswer if there are more than MAX_CALLS calls.
         """
         count = len(self.calls)
-        items = message.objects("tool_calls")
-        for item, call in zip(items, calls_of(message, self._host), strict=True):
-            index = _index_of(item)
-            if not self._has(call, index):
-                if len(self.calls) == MAX_CALLS:
-                    raise _too_many(self._host)
-                self.calls.append(call)
-                self._indexes.append(index)
+        for item in _items_of(message, self._host):
+            call, index = _whole_call(item), _index_of(item)
+            if self._has(call, index):
+                continue
+            if len(self.calls) == MAX_CALLS:
+                raise _too_many(self._host)
+            self.calls.append(call)
+            self._indexes.append(index)
         return len(self.calls) > count
 
     def _has(self, call: ToolCall, index: int | None) -> bool:
@@ -283,31 +288,43 @@ def checked_calls(
 
 
 def calls_of(message: Answer, host: str) -> list[ToolCall]:
-    """Return the tool calls of a message that has each in one piece.
+    """Return the tool calls of a message that came in one piece.
 
     host is the server's, for errors. Raise MalformedAnswer if there are more than
     MAX_CALLS calls.
     """
-    calls: list[ToolCall] = []
-    items = message.objects("tool_calls")
-    if len(items) > MAX_CALLS:
-        raise _too_many(host)
-    for item in items:
-        function = item.optional_object("function")
-        arguments = function.value("arguments") if function else None
-        calls.append(
-            ToolCall(
-                (function and function.optional_text("name")) or "",
-                parse_arguments(arguments),
-                item.optional_text("id") or "",
-            )
-        )
-    return calls
+    collector = WholeCallCollector(host)
+    collector.add(message)
+    return collector.calls
 
 
 def _too_many(host: str) -> MalformedAnswer:
     """Return the error for an answer with more than MAX_CALLS tool calls."""
     return MalformedAnswer(host, f"more than {MAX_CALLS} tool calls in one answer")
+
+
+def _items_of(message: Answer, host: str) -> list[Answer]:
+    """Return the entries of "tool_calls", or the one that "function_call" stands for.
+
+    OpenAI's API had "function_call" first, for a single call; some servers and proxies
+    still send it.
+    """
+    items = message.objects("tool_calls")
+    function = message.value("function_call")
+    if items or not isinstance(function, dict):
+        return items
+    return [Answer(host, {"function": function})]
+
+
+def _whole_call(item: Answer) -> ToolCall:
+    """Return an entry of "tool_calls" that has the whole call."""
+    function = item.optional_object("function")
+    arguments = function.value("arguments") if function else None
+    return ToolCall(
+        (function and function.optional_text("name")) or "",
+        parse_arguments(arguments),
+        item.optional_text("id") or "",
+    )
 
 
 def _piece_of(item: Answer) -> _Piece:

@@ -54,6 +54,18 @@ async def test_an_unreadable_history_stops_nothing(
     assert not uses.async_get("http://a:1", "good").history.is_empty
 
 
+async def test_a_stored_address_that_is_no_address_stops_nothing(
+    hass: HomeAssistant, hass_storage: dict[str, Any]
+) -> None:
+    """The other models keep their histories."""
+    odd = ("http://[::1 odd", "http://h:99999 odd", "", " ")
+    data = {**dict.fromkeys(odd, GOOD), "http://a:1 good": GOOD}
+    hass_storage[STORAGE_KEY] = {"version": 1, "minor_version": 1, "data": data}
+    uses = model_uses(hass)
+    await uses.async_load()
+    assert not uses.async_get("http://a:1", "good").history.is_empty
+
+
 @pytest.mark.parametrize("version", [1, 99])
 async def test_a_store_that_cannot_be_read_stops_nothing(
     hass: HomeAssistant, hass_storage: dict[str, Any], version: int

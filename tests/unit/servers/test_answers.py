@@ -213,6 +213,48 @@ def test_text_that_is_no_valid_unicode() -> None:
             parse_json(text)
 
 
+def test_numbers_that_are_not_finite() -> None:
+    """They are no figures, and no reason to lose what stands next to them."""
+    text = b'{"text": "NaN \\" NaN", "a": NaN, "b": [-Infinity, Infinity], "c": 1}'
+    parsed = parse_json(text)
+    assert isinstance(parsed, dict)
+    assert parsed["text"] == 'NaN " NaN'
+    answer = Answer("host", parsed)
+    assert [answer.number(key) for key in "abc"] == [None, None, 1]
+    assert parse_json(b'{"text": "\\ud83d", "a": NaN}')
+    for bad in (b"NaN", b'{"a": NaN', b'{"NaN"}', b'{"a": NaN, "b": ' + b"[" * 100_000):
+        with pytest.raises(ValueError, match=r"line|unexpected|recursion"):
+            parse_json(bad)
+
+
+@pytest.mark.parametrize("kind", [ServerKind.OLLAMA, COMPATIBLE])
+@pytest.mark.parametrize("streaming", [True, False])
+async def test_figures_that_are_not_finite_cost_no_answer(
+    serve: Serve, kind: ServerKind, *, streaming: bool
+) -> None:
+    """A call with such an argument is not made."""
+    odd = float("nan")
+    calls = [
+        {"id": "a", "function": {"name": "on", "arguments": {"n": odd}}},
+        {"id": "b", "function": {"name": "off", "arguments": '{"n": Infinity}'}},
+        {"id": "c", "function": {"name": "up", "arguments": {"n": 1}}},
+    ]
+    message = {"content": "Hi", "tool_calls": calls}
+    choice = {"message": message, "finish_reason": "stop"}
+    body = {"message": message, "done": True, "choices": [choice]}
+    figures = {
+        "usage": {"prompt_tokens": odd},
+        "eval_count": odd,
+        "timings": {"x": odd},
+    }
+    server = await serve(kind, json.dumps(body | figures))
+    request = collect(server.chat_stream(HELLO)) if streaming else server.chat(HELLO)
+    answer = await request
+    assert answer.content == "Hi"
+    assert [call.arguments for call in answer.tool_calls] == [None, None, {"n": 1}]
+    assert answer.stats.prompt_tokens is answer.stats.completion_tokens is None
+
+
 async def test_half_a_pair_is_spoken_as_one_odd_character(serve: Serve) -> None:
     """A model may generate it, and the server may pass it on."""
     choice = r'{"delta": {"content": "a\ud83d"}, "finish_reason": "stop"}'

@@ -1,6 +1,7 @@
 """Answers of servers that repeat themselves, stall, or report nonsense."""
 
 import asyncio
+from dataclasses import replace
 import json
 import logging
 from typing import Any
@@ -10,10 +11,15 @@ import pytest
 
 from custom_components.home_agent.servers.base import ServerKind, collect
 from custom_components.home_agent.servers.errors import (
+    MalformedAnswer,
     ModelServerError,
     ServerTimedOut,
 )
-from custom_components.home_agent.servers.messages import ChatStats, ToolCall
+from custom_components.home_agent.servers.messages import (
+    ChatAnswer,
+    ChatStats,
+    ToolCall,
+)
 
 from .test_streams import (
     CALLS_END,
@@ -156,6 +162,33 @@ async def test_ollama_sends_a_call_again_at_the_end(hass: HomeAssistant) -> None
     assert len(await made(call(), call())) == 2
 
 
+@pytest.mark.parametrize("kind", [COMPATIBLE, ServerKind.OLLAMA])
+async def test_a_call_that_is_named_twice_in_one_piece(
+    hass: HomeAssistant, kind: ServerKind
+) -> None:
+    """The rule is that of streams: the same index or id makes it one call."""
+
+    async def made(first: Any, second: Any, arguments: str = ON) -> list[Any]:
+        calls = [piece("x", ON, **first), piece("x", arguments, **second)]
+        message = {"content": "", "tool_calls": calls}
+        body = {"message": message, "done": True, "choices": [{"message": message}]}
+        async with stream_server([json.dumps(body).encode()]) as url:
+            answer = await (await client(hass, url, kind)).chat(HELLO)
+        return [call.arguments for call in answer.tool_calls]
+
+    for same in ({"id": "a"}, {"index": 0}, {"index": 0, "id": "a"}):
+        assert await made(same, same) == [{"n": 1}]
+        assert await made(same, same, ON_DENSE) == [{"n": 1}]
+        assert await made(same, same, OFF) == [{"n": 1}, {"n": 2}]
+    for first, second in (
+        ({"index": 0}, {"index": 1}),
+        ({"index": 0, "id": "a"}, {"index": 1, "id": "a"}),
+        ({"id": "a"}, {"id": "b"}),
+        ({}, {}),
+    ):
+        assert await made(first, second) == [{"n": 1}] * 2
+
+
 # --- Objects that bring nothing -------------------------------------------------
 
 
@@ -180,6 +213,107 @@ async def test_endless_objects_that_bring_nothing_end(
         async with asyncio.timeout(10):
             with pytest.raises(ServerTimedOut):
                 await collect(server.chat_stream(HELLO))
+
+
+# --- The length of an answer ----------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("kind", "line"),
+    [
+        (ServerKind.OLLAMA, b'{"message": {"content": "la la "}, "done": false}'),
+        (ServerKind.OLLAMA, b'{"message": {"thinking": "la la "}, "done": false}'),
+        (COMPATIBLE, event({"content": "la la "})),
+        (COMPATIBLE, event({"reasoning_content": "la la "})),
+        (COMPATIBLE, call_event(piece(None, " la la ", index=0))),
+    ],
+)
+async def test_an_answer_without_an_end_is_cut_off(
+    hass: HomeAssistant, kind: ServerKind, line: bytes
+) -> None:
+    """The server ignores max_tokens: the answer ends as if it had kept the limit."""
+    first = call_event(piece("on", "{", index=0)) + b"\n"
+    if kind is ServerKind.OLLAMA:
+        first = chunk(False, {"function": {"name": "on", "arguments": {}}}) + b"\n"
+    short = replace(HELLO, max_tokens=100)
+    async with stream_server([first], then=(line + b"\n") * 1000) as url:
+        server = await client(hass, url, kind)
+        async with asyncio.timeout(10):
+            answer = await collect(server.chat_stream(short))
+    assert answer.finish_reason == "length"
+    assert answer.tool_calls == (ToolCall("on", None),)
+    assert len(answer.content + answer.thinking) < 100 * 16 + 16_000 + 10
+
+
+@pytest.mark.parametrize("kind", [COMPATIBLE, ServerKind.OLLAMA])
+async def test_a_long_answer_is_not_cut_off(
+    hass: HomeAssistant, kind: ServerKind
+) -> None:
+    """A token may have many characters, and some servers do not count the thinking."""
+    text, thinking = "long words " * 200, "Hm. " * 3000
+    lines = [
+        event({"content": "", "reasoning_content": thinking}),
+        event({"content": text}, "stop"),
+    ]
+    if kind is ServerKind.OLLAMA:
+        message = {"content": text, "thinking": thinking}
+        lines = [json.dumps({"message": message, "done": True}).encode()]
+    async with stream_server([b"\n".join(lines) + b"\n"]) as url:
+        server = await client(hass, url, kind)
+        answer = await collect(server.chat_stream(replace(HELLO, max_tokens=200)))
+    assert (answer.content, answer.thinking) == (text, thinking)
+    assert answer.finish_reason != "length"
+
+
+# --- Fields in place of the content ---------------------------------------------
+
+
+async def whole_and_streamed(hass: HomeAssistant, *messages: Any) -> list[ChatAnswer]:
+    """Return the answer with one message whole, and as a stream of all of them."""
+    choice = {"message": messages[-1], "finish_reason": "stop"}
+    async with stream_server([json.dumps({"choices": [choice]}).encode()]) as url:
+        whole = await (await client(hass, url)).chat(HELLO)
+    lines = [event(message) for message in messages[:-1] or messages]
+    return [whole, await answer_of(hass, *lines, event(reason="stop"), DONE)]
+
+
+async def test_a_refusal_is_the_answer(hass: HomeAssistant) -> None:
+    """OpenAI's models send it in place of the content, whole or in pieces."""
+    refusals = [
+        {"content": None, "refusal": text} for text in ("I ", "can't.", "I can't.")
+    ]
+    for answer in await whole_and_streamed(hass, *refusals):
+        assert answer.content == "I can't."
+    parts = {"content": [{"type": "refusal", "refusal": "No."}]}
+    for answer in await whole_and_streamed(hass, parts):
+        assert answer.content == "No."
+    for odd in (
+        {"content": "Yes.", "refusal": "No."},
+        {"content": "Yes.", "refusal": 5},
+    ):
+        for answer in await whole_and_streamed(hass, odd):
+            assert answer.content == "Yes."
+
+
+async def test_a_function_call_is_a_tool_call(hass: HomeAssistant) -> None:
+    """The field is older than tool_calls; without all arguments it is not made."""
+
+    def call(name: str | None, arguments: str) -> Any:
+        function = {"name": name, "arguments": arguments}
+        return {"content": None, "function_call": function}
+
+    pieces = [call("x", ""), call(None, ON[:4]), call(None, ON[4:]), call("x", ON)]
+    for answer in await whole_and_streamed(hass, *pieces):
+        assert answer.tool_calls == (ToolCall("x", {"n": 1}),)
+    for answer in await whole_and_streamed(hass, call("x", ON[:4])):
+        assert answer.tool_calls == (ToolCall("x", None),)
+    for answer in await whole_and_streamed(hass, {"content": "", "function_call": "x"}):
+        assert answer.tool_calls == ()
+    both = {**call("x", ON), "tool_calls": [piece("x", ON, index=0, id="a")]}
+    for answer in await whole_and_streamed(hass, both):
+        assert answer.tool_calls == (ToolCall("x", {"n": 1}, "a"),)
+    with pytest.raises(MalformedAnswer):
+        await whole_and_streamed(hass, call(None, ON))
 
 
 # --- Figures and what follows an answer -----------------------------------------

@@ -9,6 +9,7 @@ import json
 import logging
 import socket
 import time
+import traceback
 from typing import Any
 from urllib.parse import quote, quote_plus
 
@@ -16,6 +17,7 @@ import aiohttp
 from homeassistant.core import HomeAssistant
 from homeassistant.helpers.aiohttp_client import async_create_clientsession
 import pytest
+from yarl import URL
 
 from custom_components.home_agent.servers import http as http_module, retry
 from custom_components.home_agent.servers.errors import (
@@ -589,6 +591,59 @@ async def test_no_secret_comes_back(
     # Nothing else is removed.
     left = http.error(said).detail.lower().replace("bearer ", "")
     assert left.startswith("version 1 of a table: (***")
+
+
+async def test_no_secret_is_in_the_traceback_of_an_error(
+    client: Callable[..., HttpClient],
+) -> None:
+    """Home Assistant logs the causes of an error, with their own texts."""
+    headers = {"Authorization": f"Bearer {KEY}"}
+    head = f"HTTP/1.1 200 OK\r\nX-Echo Authorization Bearer {KEY}\r\n\r\n".encode()
+    for answer in (head, http_answer(KEY.encode()), head.replace(b"200", KEY.encode())):
+        async with RawServer.of(answer).serve() as url:
+            address = f"{url}/path-secret"
+            http = client(address, headers=headers)
+            for call in (http.get(address), http.post(address, BODY)):
+                with pytest.raises(ModelServerError) as caught:
+                    await call
+                shown = "".join(traceback.format_exception(caught.value))
+                assert KEY not in shown + caught.value.log_text
+                assert "path-secret" not in shown + caught.value.log_text
+
+
+async def test_the_log_names_the_kind_of_a_failure(
+    client: Callable[..., HttpClient],
+) -> None:
+    """Without its cause in the traceback, the type must be in the text."""
+    async with RawServer.of(b"HTTP/1.1 abc OK\r\n\r\n", close=True).serve() as url:
+        with pytest.raises(UnknownServer) as caught:
+            await client(url).get(url)
+    assert "ClientResponseError: " in caught.value.detail
+    assert "abc" in caught.value.detail
+    assert url not in caught.value.detail
+
+
+@pytest.mark.parametrize("path", ["s3cret", "s3cr%65t-path/x", "a/long-s3cret", "x"])
+async def test_the_path_of_an_address_is_secret(
+    client: Callable[..., HttpClient], path: str
+) -> None:
+    """Some proxies let in whoever knows it; servers repeat it in their errors."""
+    said = f"Cannot POST /{path}/v1/chat: no table in v1"
+    answer = http_answer(said.encode(), status="404 Not Found")
+    async with RawServer.of(answer).serve() as url:
+        with pytest.raises(ModelServerError) as caught:
+            await client(f"{url}/{path}/v1").post(f"{url}/{path}/v1/chat", BODY)
+    detail = caught.value.detail
+    assert detail.startswith("Cannot POST ***")
+    assert detail.endswith("/v1/chat: no table in v1")
+    assert not set(path.split("/")[:2]) & set(detail.split("/"))
+
+
+async def test_no_server_gets_the_cookies_of_another(hass: HomeAssistant) -> None:
+    """A cookie is for all ports of a host, and the session is one for all servers."""
+    jar = async_get_session(hass).cookie_jar
+    jar.update_cookies({"session": "secret"}, URL("http://localhost:1"))
+    assert not jar.filter_cookies(URL("http://localhost:2"))
 
 
 # --- Refusals ---------------------------------------------------------------------

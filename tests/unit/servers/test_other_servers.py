@@ -22,6 +22,7 @@ from custom_components.home_agent.servers.base import (
 from custom_components.home_agent.servers.errors import (
     ModelServerError,
     NotSupported,
+    RequestRefused,
 )
 from custom_components.home_agent.servers.factory import (
     connect,
@@ -405,6 +406,10 @@ async def test_docker_model_runner_is_configured(start: Start) -> None:
     stand_in.busy = True
     await server.chat(ask())
     assert stand_in.configured == {CHAT: "0"}
+    five_minutes = LoadRequest(model=CHAT, keep_alive=FIVE_MINUTES)
+    # Otherwise the change would count as applied, and nobody would send it again.
+    with pytest.raises(RequestRefused):
+        await server.load(five_minutes)
     (model,) = await server.loaded_models(()) or []
     assert model.is_busy
     stand_in.busy = False
@@ -412,7 +417,7 @@ async def test_docker_model_runner_is_configured(start: Start) -> None:
     (model,) = await server.loaded_models(()) or []
     assert str(model.expires_at) == "2026-11-21 10:05:00+00:00"
     stand_in.loaded.clear()
-    await server.load(LoadRequest(model=CHAT, keep_alive=FIVE_MINUTES))
+    await server.load(five_minutes)
     preload = stand_in.requests[-1]
     assert preload.headers["X-Preload-Only"] == "true"
     assert stand_in.loaded

@@ -58,6 +58,26 @@ def test_every_way_to_write_a_secret(headers: dict[str, str], written: str) -> N
     assert text == "dark 100% \\o/ &lt; bad *** key"
 
 
+@pytest.mark.parametrize(
+    ("path", "written"),
+    [
+        ("s3cr3t-path", "/s3cr3t-path"),
+        ("s3cr3t-path", "%2Fs3cr3t-path"),
+        ("s3cr3t-path", "\\/s3cr3t-path"),
+        ("home/s3cr3t-path", "/home/s3cr3t-path"),
+        ("abc", "/abc"),
+        ("abc", "\\/abc"),
+    ],
+)
+def test_the_path_of_an_address(path: str, written: str) -> None:
+    """A short part is removed where it is a part of a path, and not in a sentence."""
+    text = Redactor({}, path=path).redact(f"abc home: POST {written}/v1/abcd")
+    shown = text.replace("\\***", "***").replace("******", "***")
+    assert shown == "abc home: POST ***/v1/abcd"
+    long = "home/s3cr3t-path"
+    assert Redactor({}, path=long).redact("no s3cr3t-path") == "no ***"
+
+
 def test_a_basic_header_that_is_no_base64_is_a_secret_too() -> None:
     """Somebody may have entered the password itself."""
     assert Redactor({"Authorization": "Basic pässword"}).redact("pässword") == "***"
