@@ -37,7 +37,7 @@ from .residency.checks.issues import (
     async_clear_issues_of_disabled,
     clear_issues_of_removed,
 )
-from .residency.keep_alive_change import KeepAliveChange
+from .residency.keep_alive_change import KeepAliveUpdater
 from .residency.loader import ModelLoader
 from .residency.primer import Primer
 from .residency.state import ModelResidency
@@ -91,7 +91,7 @@ async def async_setup_entry(hass: HomeAssistant, entry: HomeAgentConfigEntry) ->
     entry.async_on_unload(entry.add_update_listener(_async_reload))
     for loader in data.loaders.values():
         async_start_checks(loader)
-        KeepAliveChange(loader).async_start()
+        KeepAliveUpdater(loader).async_start()
     clear_issues_of_removed(hass, entry)
     async_check_voice_assistants(hass, entry)
     for coordinator in data.coordinators.values():

@@ -1,6 +1,7 @@
 """Models that a server cannot have in memory together: the one that answers wins."""
 
 from collections.abc import AsyncIterator
+import logging
 from typing import Any
 
 from homeassistant.core import HomeAssistant
@@ -20,6 +21,7 @@ from tests.integration.test_warm_up import (
 )
 from tests.servers import OllamaStandIn
 from tests.servers.others import LlamaSwapStandIn
+from tests.servers.stand_in import Fault
 
 
 @pytest.fixture
@@ -93,6 +95,29 @@ async def test_the_next_start_loads_by_priority_only(
     assert small.memory.loads == [EXTERNAL, PRIMARY]
     (notice,) = notices(home)
     assert notice["waiting"] == EXTERNAL
+
+
+async def test_a_failure_after_a_warm_up_that_made_room(
+    home: HomeAssistant,
+    small: OllamaStandIn,
+    make_entry: MakeEntry,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """No load failed in that warm-up: the wait after the next failure is short."""
+    caplog.set_level(logging.DEBUG)
+    fault = Fault(status=500, body={"error": "out of memory"})
+    small.faults.append(fault)
+    await make_entry(small.url, **ALL)
+    await settle(home)
+    assert caplog.text.count("The next warm-up is in 0:01:00") == 1
+    await poll(home)
+    assert list(small.memory.residents) == [PRIMARY]
+    assert notices(home)
+    small.faults.append(fault)
+    small.memory.unload(PRIMARY)
+    await poll(home)
+    assert not small.faults
+    assert caplog.text.count("The next warm-up is in 0:01:00") == 2
 
 
 async def test_what_made_room_is_not_unloaded_by_the_user(

@@ -13,16 +13,16 @@ _LOGGER = logging.getLogger(__name__)
 
 @dataclass(slots=True)
 class ServerUse:
-    """One server, shared by all models that run on it.
+    """State of one server, shared by the ModelUse objects of its models.
 
-    running_turns counts the turns of all its models, and idle is set while there is
-    none. At most one model of the server is primed at a time.
+    running_turns counts the running turns of all its models; idle is set while there
+    is none. At most one model of the server is primed at a time.
     """
 
     running_turns: int = 0
     idle: asyncio.Event = field(default_factory=asyncio.Event)
-    _priming: asyncio.Lock = field(default_factory=asyncio.Lock)
-    _request: asyncio.Timeout | None = None
+    _priming_lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    _priming_timeout: asyncio.Timeout | None = None
 
     def __post_init__(self) -> None:
         """Start without a running turn."""
@@ -43,27 +43,27 @@ class ServerUse:
 
     @asynccontextmanager
     async def priming(self) -> AsyncIterator[None]:
-        """Prime one model: wait until no other one of the server is being primed.
+        """Context for the priming of one model; wait until another priming has ended.
 
-        Code in this context must not wait for a turn to end: a turn may wait for
-        an index, which waits for the priming. Raise TimeoutError if
-        interrupt_priming has cancelled the code in this context.
+        The code inside must not wait for a turn to end: a turn may wait for the index,
+        and indexing waits for the priming. Raise TimeoutError if interrupt_priming
+        cancels the code inside.
         """
-        async with self._priming:
+        async with self._priming_lock:
             try:
-                async with asyncio.timeout(None) as self._request:
+                async with asyncio.timeout(None) as self._priming_timeout:
                     yield
             finally:
-                self._request = None
+                self._priming_timeout = None
 
     @callback
     def interrupt_priming(self) -> None:
-        """Cancel the priming that runs, which closes the connection of its request."""
-        if self._request is not None:
+        """Cancel the running priming, if any, which closes its connection."""
+        if self._priming_timeout is not None:
             _LOGGER.debug("Priming is interrupted")
-            self._request.reschedule(asyncio.get_running_loop().time())
+            self._priming_timeout.reschedule(asyncio.get_running_loop().time())
 
-    async def async_wait_until_primed(self) -> None:
+    async def async_wait_for_priming(self) -> None:
         """Wait until no model of the server is being primed."""
-        async with self._priming:
+        async with self._priming_lock:
             pass

@@ -15,7 +15,7 @@ _TOLERANCE: Final = 10.0
 
 @dataclass(frozen=True, slots=True)
 class ModelUser:
-    """A role of a loaded entry that uses a model.
+    """The settings of one role, of a loaded entry, that uses a model.
 
     keep_alive is the one that is configured for the role. num_ctx is the context size
     that it asks for, in tokens; None for an embedding model, whose requests have no
@@ -43,9 +43,9 @@ class UsersOfName:
 class SharedModel:
     """What all names of one model on one server share: its users and its keep_alive.
 
-    On a server the keep_alive of the last request counts, whoever sent it. So each
-    request sends the longest one of all roles that use the model: no role then unloads
-    the model of another one early.
+    A server applies the keep_alive of the last request of any client. So each request
+    sends the longest keep_alive of all roles that use the model: a role with a short
+    one then does not unload the model while another role still needs it.
 
     names are the users by each name of the model. sent is the keep_alive of the last
     request that has reached the server, None if there was none. settled is the value
@@ -69,7 +69,7 @@ class SharedModel:
 
     @callback
     def notify_users_changed(self) -> None:
-        """Notify the listeners of all names that a role has come or gone."""
+        """Notify the listeners of all names that a role was added or removed."""
         for name in self.names:
             name.changed.notify()
 
@@ -81,7 +81,8 @@ class SharedModel:
     def to_send(self, own: KeepAlive, subentry_id: str | None = None) -> KeepAlive:
         """Return the keep_alive for a request of a role.
 
-        own is that of the role with this subentry, or what replaces it for a request.
+        own is the keep_alive of the role of the subentry, or what replaces it for one
+        request. subentry_id is left out of the comparison.
         """
         others = (
             user.keep_alive for user in self.users if user.subentry_id != subentry_id
@@ -105,7 +106,7 @@ class SharedModel:
         """Store the keep_alive of a request that has ended.
 
         settled is the value of longest() that needs no request after this one. If the
-        request was not answered, nobody knows whether the server has applied it.
+        request was not answered, it is not known whether the server has applied it.
         """
         self.sent = keep_alive
         if is_answered:

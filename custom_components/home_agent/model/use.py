@@ -1,4 +1,9 @@
-"""State shared by all roles that use the same model on the same server."""
+"""State shared by all roles that use the same model on the same server.
+
+A role is the use of a model by one subentry: a conversation agent, an external LLM or
+an embedding model. Priming sends the prompt of an agent before the first question, so
+that the server has evaluated it already.
+"""
 
 import asyncio
 from collections import defaultdict
@@ -31,11 +36,12 @@ _LOGGER = logging.getLogger(__name__)
 
 STORAGE_KEY: Final = f"{DOMAIN}.model_uses"
 STORAGE_VERSION: Final = 1
+# Seconds from a change of the histories until they are stored.
 SAVE_DELAY: Final = 60
-# Maximum seconds that embedding waits for turns of other models on the server.
+# Seconds that an embedding request waits at most for turns of other models.
 MAX_WAIT_FOR_IDLE: Final = 60.0
 
-# A later version has written the storage file, or something else, of any shape.
+# What reading may raise: a later version or another program has written the file.
 _UNREADABLE: Final = (
     HomeAssistantError,
     NotImplementedError,
@@ -52,10 +58,11 @@ _UNLOADED_KEY: Final = "unloaded_by_user"
 
 @dataclass(frozen=True, slots=True)
 class PromptSized:
-    """The size of a prompt of a subentry, counted by the server.
+    """The size of the last prompt of a subentry, as the server counted it.
 
-    tokens is that of the whole prompt, before it was shortened to fit. is_refused:
-    the server has refused the prompt as too long; tokens is an estimate then.
+    tokens is the size before the prompt was shortened to fit, scaled from the count.
+    is_refused is true if the server refused the prompt as too long; tokens is an
+    estimate then.
     """
 
     subentry_id: str
@@ -65,20 +72,21 @@ class PromptSized:
 
 @dataclass(slots=True)
 class ModelUse:
-    """One name of a model on one server, shared by all roles that use it.
+    """State of one name of a model on one server, shared by all roles that use it.
 
     shared is what holds for all names of the model: Ollama loads a file only once,
     however many names stand for it (see ModelUses.async_compare_name).
-    running_requests counts the requests that have not ended, loading_requests those
-    of them that only load the model, running_turns the turns. primed_prefix is the
+    running_requests counts all running requests, loading_requests those of them that
+    only load the model, running_turns the running turns; idle is set while there is
+    no turn. primed_prefix is the
     key of the prompt prefix that the server evaluated last, None if that is not known.
     load_lock is held while the model is loaded or unloaded, so that two callers do not
-    load it twice. context_length is the context that the server reports, in tokens;
-    max_context is the longest that the model was trained for, None if not known.
-    last_ended is when the last request ended, last_answered when the last one ended
-    that was answered. keep_alive_refusal is why the server has refused the keep_alive
-    of the last request, in its own words without secrets, None if it did not; listeners
-    to refusal_changed hear when that changes.
+    load it twice. context_length is the context of the loaded model,
+    max_context the longest one that it was trained for: in tokens, None if not known.
+    last_ended is when the last request ended, last_answered when the last successful
+    one ended: they are equal if the last request was answered. keep_alive_refusal is
+    the error text of the server for a refused keep_alive, without secrets, None if it
+    accepted the last one; refusal_changed is notified when that changes.
     server is shared by all models on the same server.
     """
 
@@ -109,7 +117,7 @@ class ModelUse:
     shared: SharedModel = field(init=False)
 
     def __post_init__(self) -> None:
-        """Start without a running turn, with what is known of this name only."""
+        """Start idle, and share nothing with other names of the model."""
         self.idle.set()
         self.own_users = UsersOfName(changed=self.users_changed)
         self.shared = SharedModel([self.own_users])
@@ -168,7 +176,7 @@ class ModelUse:
 
     @callback
     def begin_turn(self, *, interrupts_priming: bool = True) -> None:
-        """Count a turn as running; by default, interrupt priming on its server."""
+        """Count a turn as running; by default, interrupt priming on the same server."""
         self.running_turns += 1
         self.idle.clear()
         self.server.begin_turn()
@@ -184,8 +192,8 @@ class ModelUse:
         self.server.end_turn()
 
     @callback
-    def request_unload(self) -> None:
-        """Note that Home Agent unloads the model, and stop priming on its server."""
+    def note_unload_request(self) -> None:
+        """Note that Home Agent is about to unload the model, and interrupt priming."""
         self.unload_requested = True
         self.primed_prefix = None
         self.server.interrupt_priming()
@@ -200,14 +208,15 @@ class ModelUse:
     ) -> Iterator[None]:
         """Count a request as running until it has ended, successfully or not.
 
-        keep_alive is the one that the request carries, None if it carries none.
-        is_configured says that it comes from the settings of the roles; otherwise it
-        stays in effect until a setting changes or a request with theirs is sent.
+        keep_alive is the value in the request, None if there is none. only_loads marks
+        a request that only loads the model. is_configured says that keep_alive comes
+        from the settings of the roles; another value stays in effect until a setting
+        changes or a request with the configured value is sent.
         """
         settled = keep_alive if is_configured else self.shared.longest()
         self.running_requests += 1
-        self.loading_requests += only_loads
-        # The model is wanted again: if it is unloaded later, it is not by us.
+        self.loading_requests += int(only_loads)
+        # This request loads the model again: an earlier unload does not count any more.
         self.unload_requested = self.unloaded_by_user = False
         self.requests_changed.notify()
         try:
@@ -231,26 +240,26 @@ class ModelUse:
     def _end_request(self, *, only_loads: bool) -> None:
         """Count a request as ended."""
         self.running_requests -= 1
-        self.loading_requests -= only_loads
+        self.loading_requests -= int(only_loads)
         self.last_ended = dt_util.utcnow()
 
 
 class ModelUses:
-    """The uses of all models; their histories are stored."""
+    """The ModelUse objects of all models; histories and token estimates are stored."""
 
     def __init__(self, hass: HomeAssistant) -> None:
-        """Create an empty registry."""
+        """Start without models."""
         self._uses: dict[str, ModelUse] = {}
         self._servers: defaultdict[str, ServerUse] = defaultdict(ServerUse)
         self._store: Store[dict[str, Any]] = Store(hass, STORAGE_VERSION, STORAGE_KEY)
 
     async def async_load(self) -> None:
-        """Read the stored histories; without them all else works."""
+        """Read the stored histories; log and skip what cannot be read."""
         stored: dict[str, Any] | None = None
         try:
             stored = await self._store.async_load()
         except _UNREADABLE as err:
-            _LOGGER.warning("Cannot read how models were used: %r", err)
+            _LOGGER.warning("Cannot read the stored histories of models: %r", err)
         for key, data in stored.items() if isinstance(stored, dict) else ():
             # Earlier versions stored the address as the user typed it.
             address, _, model = key.partition(" ")
@@ -265,14 +274,14 @@ class ModelUses:
                 self._uses[_key(root, model)] = use
             except _UNREADABLE as err:
                 _LOGGER.warning(
-                    "Forgetting how %s was used: what is stored is unreadable (%s)",
+                    "Ignoring the stored history of %s, which cannot be read (%s)",
                     model,
                     type(err).__name__,
                 )
 
     @callback
     def async_get(self, url: str, model: str) -> ModelUse:
-        """Return the use of a model on the server at url; make it if there is none."""
+        """Return the ModelUse of a model on the server at url; create it if missing."""
         root = server_id(url)
         return self._uses.setdefault(
             _key(root, model), ModelUse(server=self._servers[root])
@@ -282,11 +291,11 @@ class ModelUses:
     def async_compare_name(
         self, url: str, own: ModelUse, loaded_as: str, *, is_same: bool
     ) -> None:
-        """Let two names of one model on the server at url share what holds for it.
+        """Let two names of one model on the server at url share its SharedModel.
 
         loaded_as is the name by which the server lists a loaded model. is_same says
-        whether the name of own stands for that model too. If it does not any more, it
-        shares nothing with it from now on.
+        whether the name of own stands for that model too; if not, the two names share
+        nothing from now on.
         """
         if not is_same and len(own.shared.names) == 1:
             return
@@ -311,10 +320,10 @@ class ModelUses:
         own.shared.notify_users_changed()
 
     async def async_wait_until_idle(self, url: str, own: ModelUse) -> None:
-        """Wait until no other model of the server at url runs a turn or is primed.
+        """Wait for running turns of the server's other models, and for any priming.
 
-        The wait for turns ends after MAX_WAIT_FOR_IDLE seconds; priming waits for
-        nothing but its own request, which has a timeout.
+        Turns are waited for at most MAX_WAIT_FOR_IDLE seconds. Priming needs no limit:
+        it is one request, which has a timeout.
         """
         root = f"{server_id(url)} "
         others = [
@@ -327,22 +336,22 @@ class ModelUses:
                 async with asyncio.timeout(MAX_WAIT_FOR_IDLE):
                     for use in others:
                         await use.idle.wait()
-        await own.server.async_wait_until_primed()
+        await own.server.async_wait_for_priming()
 
     async def async_keep_only(self, models: Iterable[tuple[str, str]]) -> None:
-        """Forget how all models were used except these (address, model)."""
+        """Delete the histories of all models but these pairs of address and name."""
         kept = {_key(url, model) for url, model in models}
         self._uses = {key: use for key, use in self._uses.items() if key in kept}
         await self._store.async_save(self._data_to_store())
 
     @callback
     def save_soon(self) -> None:
-        """Store the histories within a minute, and before Home Assistant stops."""
+        """Store the histories after SAVE_DELAY, or when Home Assistant stops."""
         self._store.async_delay_save(self._data_to_store, SAVE_DELAY)
 
     @callback
     def _data_to_store(self) -> dict[str, Any]:
-        """Return the histories of the models that were used."""
+        """Return what is stored: models with a history, or that the user unloaded."""
         return {
             key: use.history.as_dict()
             | {
@@ -367,8 +376,8 @@ def _last_ended(use: ModelUse) -> float:
 def _key(url: str, model: str) -> str:
     """Return what identifies a model on a server.
 
-    "llama3.2" and "llama3.2:latest" are one model on Ollama. No other server is known
-    to distinguish two models by what Ollama adds to a name.
+    Ollama adds ":latest" to a name without a tag. The same is done for all servers:
+    none is known that has both names for different models.
     """
     return f"{server_id(url)} {full_name(model)}"
 
@@ -378,5 +387,5 @@ _MODEL_USES: Final[HassKey[ModelUses]] = HassKey(f"{DOMAIN}_model_uses")
 
 @callback
 def model_uses(hass: HomeAssistant) -> ModelUses:
-    """Return the uses of all models, the same object for all of Home Assistant."""
+    """Return the one ModelUses object of Home Assistant."""
     return hass.data.setdefault(_MODEL_USES, ModelUses(hass))

@@ -1,4 +1,4 @@
-"""Apply a keep_alive that has changed to a model that is in memory already."""
+"""Send a changed keep_alive to the server for a model that is already loaded."""
 
 from datetime import datetime
 import logging
@@ -14,23 +14,23 @@ from .loader import ModelLoader
 
 _LOGGER = logging.getLogger(__name__)
 
-# Seconds to wait after a role has come or gone: a reload removes it and adds it again.
+# Seconds to wait after a role was added or removed: reloading an entry does both.
 USERS_COOLDOWN: Final = 5.0
 # Seconds from an attempt that has changed nothing to the next one.
 RETRY_INTERVAL: Final = 60.0
 
 
-class KeepAliveChange:
-    """Makes a changed keep_alive effective without waiting for the next request.
+class KeepAliveUpdater:
+    """Applies a changed keep_alive at once, without waiting for the next request.
 
-    The keep_alive of a model changes with the setting of a role, and when a role that
-    shares the model comes or goes. A setting may also have changed while Home Assistant
-    was not running, and the last request of a turn may have been sent with the setting
-    of before. An attempt that fails is repeated until the model is gone.
+    It changes when the setting of a role changes, and when a role that shares the model
+    is added or removed. A setting may also have changed while Home Assistant was not
+    running, and the last request of a turn may have carried the old value. An attempt
+    that fails is repeated until the model is gone.
     """
 
     def __init__(self, loader: ModelLoader) -> None:
-        """Apply the keep_alive of the model of a loader."""
+        """Store the loader; async_start begins."""
         self._loader = loader
         self._residency = loader.residency
         self._is_available = True
@@ -49,7 +49,7 @@ class KeepAliveChange:
     def async_start(self) -> None:
         """Apply the keep_alive now, and whenever it may have changed.
 
-        The entry is reloaded when a setting changes, so that is seen at the start.
+        A changed setting reloads the entry, so applying the value now covers it.
         """
         residency, entry = self._residency, self._residency.entry
         for stop in (
@@ -99,7 +99,8 @@ class KeepAliveChange:
     def _requests_changed(self) -> None:
         """Apply the keep_alive if the last request was sent with another one.
 
-        A request that failed is no reason: applying the keep_alive may fail too.
+        Do nothing after a failed request: the update is a request too, and its failure
+        would start the next one.
         """
         use = self._residency.use
         if (
@@ -116,6 +117,7 @@ class KeepAliveChange:
         if not shared.has_changed():
             return
         try:
+            # The capabilities are known only once the server is known.
             await self._residency.coordinator.server()
             if (
                 ServerCapability.KEEP_ALIVE not in self._residency.capabilities

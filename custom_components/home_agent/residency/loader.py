@@ -195,7 +195,7 @@ class ModelLoader:
         server = await self._role.server()
         _LOGGER.debug("Unloading %s: %s", self._role.model, reason)
         # Before the request, so that no priming loads the model after it.
-        self._use.request_unload()
+        self._use.note_unload_request()
         try:
             await server.unload(self._role.model)
         except HomeAssistantError:

@@ -28,7 +28,7 @@ from .json_text import parse_json
 from .lines import LineSplitter, LineTooLong
 from .redaction import Redactor
 from .refusals import refusal, seconds_until_ready
-from .session import UnexpectedBytes
+from .session import ConnectionNotClean
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -220,7 +220,7 @@ class HttpClient:
         for _ in range(_MAX_CONNECTIONS):
             try:
                 return await self._send_once(method, url, data, idle, headers)
-            except UnexpectedBytes:
+            except ConnectionNotClean:
                 _LOGGER.debug("%s sent bytes that belong to no request", self.host)
         raise UnknownServer(self.host, "the server sends bytes before any request")
 
@@ -232,7 +232,7 @@ class HttpClient:
         idle: float,
         headers: Mapping[str, str],
     ) -> aiohttp.ClientResponse:
-        """Return the head of an answer; raise UnexpectedBytes if nothing was sent."""
+        """Return the head of an answer; raise ConnectionNotClean if it was not sent."""
         try:
             # aiohttp itself does not bound the time to write a body.
             with self._translated(idle):

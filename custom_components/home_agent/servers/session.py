@@ -1,4 +1,4 @@
-"""The HTTP session with which Home Agent talks to model servers."""
+"""The HTTP session for all requests to model servers."""
 
 from typing import Final, override
 
@@ -13,26 +13,26 @@ from homeassistant.util.hass_dict import HassKey
 _DATA_SESSION: Final[HassKey[aiohttp.ClientSession]] = HassKey("home_agent_session")
 
 
-class UnexpectedBytes(Exception):
-    """A connection holds bytes of the server that belong to no request."""
+class ConnectionNotClean(Exception):
+    """A kept connection cannot be used: it holds bytes that answer no request."""
 
 
 class CheckedRequest(aiohttp.ClientRequest):
-    """A request that is not sent on a connection on which the server sent too much.
+    """A request that is never sent on a connection with unread bytes.
 
     A kept connection may receive bytes while it is idle: a second answer to an earlier
     request. aiohttp (3.14, connector.py, _get) checks only that it is open, and would
-    return those bytes as the answer to the next request.
+    read those bytes as the answer to the next request.
     """
 
     @override
     async def send(self, conn: Connection) -> aiohttp.ClientResponse:
-        """Send the request; raise UnexpectedBytes if the connection is not clean.
+        """Send the request; raise ConnectionNotClean if the connection is not clean.
 
         aiohttp closes the connection after any exception.
         """
         if conn.protocol is None or conn.protocol.should_close:
-            raise UnexpectedBytes
+            raise ConnectionNotClean
         return await super().send(conn)
 
 

@@ -1,4 +1,4 @@
-"""The issue "not_held": the model stays for another time than was sent."""
+"""The issue "not_held": Ollama does not apply the keep_alive that was sent."""
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -14,13 +14,14 @@ from ...servers.ollama_answers import INDEFINITE
 from ..state import ModelResidency
 from .issues import clear_issue, raise_issue
 
-# Turns in a row before the issue is raised; another client can cause one by chance.
-_OFTEN: Final = 3
-# After this time without a mismatch, the keep_alive of a turn was held.
+# Turns with a mismatch before the issue is raised: one can happen by chance. A turn
+# without a mismatch for _SETTLED resets the count.
+_MISMATCHES: Final = 3
+# A turn without a mismatch for this long counts as right.
 _SETTLED: Final = timedelta(minutes=1)
-# For some milliseconds after an answer, Ollama (0.24) reports what was before.
+# For some milliseconds after an answer, Ollama (0.24) reports the old expiry time.
 _REPORT_DELAY: Final = timedelta(seconds=0.1)
-# Tolerance of the comparison: clocks differ, and a response takes its time.
+# Allowed difference, the larger of both: clocks differ, and responses take time.
 _TOLERANCE_SECONDS: Final = 10.0
 _TOLERANCE_SHARE: Final = 0.1
 
@@ -30,19 +31,18 @@ class _LastTurn:
     """The last turn of the role: when it ended, and whether a mismatch was seen."""
 
     ended: datetime
-    is_held: bool = True
+    has_mismatch: bool = False
 
 
 class NotHeldCheck:
     """Compares what Ollama reports with the keep_alive that was sent last.
 
-    Only Ollama reports an expiry that follows from the keep_alive of a request. Each
-    poll after a turn is compared, and not only the first one: another client may use
-    the model a moment later.
+    Only Ollama reports an expiry time that follows from the keep_alive of a request.
+    All polls after a turn are compared: another client may use the model later.
     """
 
     def __init__(self, residency: ModelResidency) -> None:
-        """Check until the entry is unloaded, if the server is an Ollama."""
+        """If the server is Ollama, check until the entry is unloaded."""
         self._residency = residency
         self._use = residency.use
         self._last: _LastTurn | None = None
@@ -56,28 +56,29 @@ class NotHeldCheck:
 
     @callback
     def _turn_ended(self, record: TurnRecord) -> None:
-        """Finish the previous turn, and begin to compare this one."""
+        """Decide about the previous turn, and begin to watch this one."""
         if record.subentry_id != self._residency.subentry.subentry_id:
             return
         now = dt_util.utcnow()
-        if self._last and self._last.is_held and now - self._last.ended >= _SETTLED:
+        last = self._last
+        if last and not last.has_mismatch and now - last.ended >= _SETTLED:
             self._mismatches = 0
             clear_issue("not_held", self._residency)
-        # Nobody knows when the server has ended a request that failed.
+        # It is not known when the server has ended a request that failed.
         is_answered = self._use.last_answered == self._use.last_ended
         self._last = _LastTurn(now) if is_answered else None
 
     @callback
     def _server_changed(self) -> None:
-        """Compare a poll with what was sent, once for each turn that differs."""
+        """Compare a poll with what was sent; count one mismatch a turn at most."""
         coordinator = self._residency.coordinator
         if not coordinator.last_update_success or self._use.unload_requested:
-            # Nobody knows what happens meanwhile, or Home Agent has unloaded it.
+            # The server is away, or Home Agent has unloaded the model: do not compare.
             self._last = None
         sent, ended = self._use.shared.sent, self._use.last_ended
         if (
             self._last is None
-            or not self._last.is_held
+            or self._last.has_mismatch
             or sent is None
             or sent.nanoseconds == 0
             or self._use.running_requests
@@ -89,28 +90,28 @@ class NotHeldCheck:
             return
         model = self._residency.loaded
         if model is None and coordinator.new_models:
-            # The server has made room for another model: see pushed_out.py.
+            # The server has unloaded it for another model: pushed_out.py reports that.
             self._last = None
-        elif (held := _other_time(model, sent, ended)) is not None:
-            self._last.is_held = False
+        elif (held := _differing_time(model, sent, ended)) is not None:
+            self._last.has_mismatch = True
             self._add_mismatch(sent, held)
 
     @callback
     def _add_mismatch(self, sent: KeepAlive, held: str) -> None:
-        """Raise the issue if the last turns all had a mismatch."""
+        """Count a mismatch; raise the issue from _MISMATCHES on."""
         self._mismatches += 1
-        if self._mismatches >= _OFTEN:
+        if self._mismatches >= _MISMATCHES:
             raise_issue("not_held", self._residency, keep_alive=sent.text, held=held)
 
 
-def _other_time(
+def _differing_time(
     model: LoadedModel | None, sent: KeepAlive, ended: datetime
 ) -> str | None:
-    """Return for how long the server keeps the model, None if that is what was sent.
+    """Return for how long the server keeps the model, None if that matches sent.
 
     model is None if it is not loaded. ended is when the last request of Home Agent
-    was answered. A later use by another client with the same keep_alive is no
-    mismatch.
+    was answered. If another client has used the model later with the same
+    keep_alive, the expiry is later; that is no mismatch.
     """
     now = dt_util.utcnow()
     tolerance = max(_TOLERANCE_SECONDS, _TOLERANCE_SHARE * (sent.seconds or 0))
@@ -123,11 +124,11 @@ def _other_time(
         return None if sent.length >= INDEFINITE.total_seconds() else "-1"
     if model.is_busy or model.is_loading or model.expires_at is None:
         return None
-    stays = (model.expires_at - ended).total_seconds()
-    left = (model.expires_at - now).total_seconds()
-    if left < sent.length + tolerance and stays > sent.length - tolerance:
+    from_answer = (model.expires_at - ended).total_seconds()
+    from_now = (model.expires_at - now).total_seconds()
+    if from_now < sent.length + tolerance and from_answer > sent.length - tolerance:
         return None
-    return _duration_text(stays)
+    return _duration_text(from_answer)
 
 
 def _duration_text(seconds: float) -> str:
