@@ -34,7 +34,6 @@ async def world(
     all_entities: None,
     home: HomeAssistant,
     freezer: FrozenDateTimeFactory,
-    monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> AsyncIterator[World]:
     """Return a world with a running server and Home Agent set up."""
@@ -44,10 +43,12 @@ async def world(
     for name in ("aiohttp.access", "homeassistant", "custom_components"):
         caplog.set_level(logging.CRITICAL, name)
     made = World(home, freezer, SKEW)
-    await made.start(monkeypatch)
-    yield made
-    if made.is_up:
-        await made.stop_server()
+    # Undone before the fixture ends that has replaced the same function.
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        await made.start(monkeypatch)
+        yield made
+        if made.is_up:
+            await made.stop_server()
 
 
 async def test_what_is_shown_is_true(world: World) -> None:
