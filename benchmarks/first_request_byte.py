@@ -35,7 +35,10 @@ from tests.servers import OllamaStandIn, Reply, RuleBrain
 from tests.servers.stand_in import StandIn
 
 ENTITIES = 1000
-ROUNDS = 40
+ROUNDS = 20
+# Seconds between two turns: Home Agent polls the server half a second after a turn, and
+# nobody asks again so soon.
+PAUSE = 0.7
 NUM_CTX = 65536
 AGENTS = {
     "Home Agent": "conversation.agent",
@@ -158,6 +161,7 @@ async def measure(hass: HomeAssistant) -> dict[str, dict[str, list[float]]]:
                 for name, agent in order[:: 1 if round_number % 2 else -1]:
                     conversation_id = None
                     for turn in ("first turn", "second turn"):
+                        await asyncio.sleep(PAUSE)
                         gc.collect()
                         result = await conversation.async_converse(
                             hass,
