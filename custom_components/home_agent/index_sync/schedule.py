@@ -10,13 +10,7 @@ from homeassistant.helpers.start import async_at_started
 
 from ..home.exposed import async_track_exposed_entities, is_exposed
 from ..model.use import ModelUse
-from ..servers.errors import (
-    CannotConnect,
-    ConnectionLost,
-    ModelServerError,
-    ServerBusy,
-    ServerTimedOut,
-)
+from ..servers.errors import ModelServerError, ServerBusy, is_away
 from ..vector_store.base import StoreClosed, StoreError
 from .background import RequestedWork
 from .index import Index
@@ -32,7 +26,6 @@ REMOVAL_COOLDOWN: Final = 0.5
 # RETRY_LAST. While a server is unavailable, it stays at RETRY_FIRST.
 RETRY_FIRST: Final = timedelta(minutes=1)
 RETRY_LAST: Final = timedelta(hours=1)
-_UNAVAILABLE: Final = (CannotConnect, ConnectionLost, ServerBusy, ServerTimedOut)
 
 
 class IndexSchedule:
@@ -177,4 +170,8 @@ class IndexSchedule:
 
 def _is_unavailable(err: ModelServerError | StoreError) -> bool:
     """Return whether the model server or the store's server is unavailable for now."""
-    return isinstance(err, _UNAVAILABLE) or isinstance(err.__cause__, _UNAVAILABLE)
+    return any(
+        isinstance(error, ModelServerError)
+        and (isinstance(error, ServerBusy) or is_away(error))
+        for error in (err, err.__cause__)
+    )

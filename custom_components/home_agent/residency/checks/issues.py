@@ -13,6 +13,7 @@ from homeassistant.core import HomeAssistant, callback
 from homeassistant.helpers import issue_registry as ir
 from homeassistant.helpers.dispatcher import async_dispatcher_connect
 from homeassistant.helpers.event import async_track_time_interval
+from homeassistant.helpers.start import async_at_started
 
 from ...const import DOMAIN
 from ..state import ModelResidency
@@ -97,6 +98,30 @@ def check_hourly(residency: ModelResidency, check: Callable[[], None]) -> None:
     residency.entry.async_on_unload(
         async_track_time_interval(residency.hass, check_now, _HOUR)
     )
+
+
+@callback
+def check_with_users(residency: ModelResidency, check: Callable[[], None]) -> None:
+    """Call a check when a role that uses the model is added or removed.
+
+    Not before Home Assistant has started: until then, some roles are not set up yet.
+    Then once for all of them. It ends when the entry is unloaded.
+    """
+
+    @callback
+    def users_changed() -> None:
+        if residency.hass.is_running:
+            check()
+
+    @callback
+    def started(_: HomeAssistant) -> None:
+        check()
+
+    for stop in (
+        residency.use.users_changed.add(users_changed),
+        async_at_started(residency.hass, started),
+    ):
+        residency.entry.async_on_unload(stop)
 
 
 @callback

@@ -1,11 +1,10 @@
 """The issue "keep_alive_differs": roles that share a model have other keep_alives."""
 
-from homeassistant.core import HomeAssistant, callback
-from homeassistant.helpers.start import async_at_started
+from homeassistant.core import callback
 
 from ...servers.base import ServerCapability
 from ..state import ModelResidency
-from .issues import clear_issue, raise_issue
+from .issues import check_with_users, clear_issue, raise_issue
 
 
 class KeepAliveDiffersCheck:
@@ -16,24 +15,9 @@ class KeepAliveDiffersCheck:
     """
 
     def __init__(self, residency: ModelResidency) -> None:
-        """Check now, and when a user of the model comes or goes."""
+        """Check now, and when a role that uses the model is added or removed."""
         self._residency = residency
-        for stop in (
-            residency.use.users_changed.add(self._users_changed),
-            async_at_started(residency.hass, self._async_started),
-        ):
-            residency.entry.async_on_unload(stop)
-
-    @callback
-    def _async_started(self, _: HomeAssistant) -> None:
-        """Check: until Home Assistant has started, some users are not there yet."""
-        self._check()
-
-    @callback
-    def _users_changed(self) -> None:
-        """Check again, because a role that uses the model has come or gone."""
-        if self._residency.hass.is_running:
-            self._check()
+        check_with_users(residency, self._check)
 
     @callback
     def _check(self) -> None:

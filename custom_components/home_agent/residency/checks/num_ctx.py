@@ -12,9 +12,8 @@ from homeassistant.config_entries import (
     ConfigEntry,
     ConfigEntryChange,
 )
-from homeassistant.core import HomeAssistant, callback
+from homeassistant.core import callback
 from homeassistant.helpers.dispatcher import async_dispatcher_connect
-from homeassistant.helpers.start import async_at_started
 
 from ...const import DEFAULT_NUM_CTX
 from ...model.role import Role
@@ -24,7 +23,7 @@ from ...servers.address import server_id
 from ...servers.base import ServerKind
 from ...servers.errors import ModelServerError
 from ..state import ModelResidency
-from .issues import clear_issue, raise_issue
+from .issues import check_with_users, clear_issue, raise_issue
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -45,29 +44,17 @@ class NumCtxCheck:
         is_ollama = residency.coordinator.connection.kind is ServerKind.OLLAMA
         if residency.role.role is Role.EMBEDDING or not is_ollama:
             return
+        check_with_users(residency, self._check)
         for stop in (
-            use.users_changed.add(self._users_changed),
             use.prompt_sized.add(self._prompt_sized),
             async_dispatcher_connect(
                 hass, SIGNAL_CONFIG_ENTRY_CHANGED, self._entry_changed
             ),
-            async_at_started(hass, self._async_started),
         ):
             entry.async_on_unload(stop)
         entry.async_create_background_task(
             hass, self._async_read_max_context(), f"context of {residency.role.model}"
         )
-
-    @callback
-    def _async_started(self, _: HomeAssistant) -> None:
-        """Check: all roles that use the model are set up now."""
-        self._check()
-
-    @callback
-    def _users_changed(self) -> None:
-        """Check again, because a role that uses the model was added or removed."""
-        if self._residency.hass.is_running:
-            self._check()
 
     @callback
     def _prompt_sized(self, _: PromptSized) -> None:
