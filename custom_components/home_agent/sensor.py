@@ -234,8 +234,14 @@ class UnloadTimeSensor(ResidencyEntity, SensorEntity):
     @property
     @override
     def device_class(self) -> SensorDeviceClass | None:
-        """Return the class of a time, None while the state is a word."""
-        return None if self._never_unloads else SensorDeviceClass.TIMESTAMP
+        """Return the class of a time, None while the state is a word.
+
+        While the model is not in memory, the class is that of the role's keep_alive:
+        Home Assistant writes each change of a class to the entity registry.
+        """
+        model = self.residency.loaded
+        is_never = (model or self.residency.keep_alive).is_indefinite
+        return None if is_never else SensorDeviceClass.TIMESTAMP
 
     @property
     @override

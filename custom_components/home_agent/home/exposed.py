@@ -1,29 +1,14 @@
 """The entities that the user exposed to Assist, with their names and areas."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from functools import partial
-from typing import Any, Final
+from typing import Any
 
 from homeassistant.components import conversation
 from homeassistant.components.homeassistant.const import DATA_EXPOSED_ENTITIES
-from homeassistant.components.homeassistant.exposed_entities import (
-    ExposedEntities,
-    async_listen_entity_updates,
-)
-from homeassistant.const import (
-    ATTR_DEVICE_CLASS,
-    ATTR_FRIENDLY_NAME,
-    EVENT_STATE_CHANGED,
-)
-from homeassistant.core import (
-    CALLBACK_TYPE,
-    Event,
-    EventStateChangedData,
-    HomeAssistant,
-    State,
-    callback,
-)
+from homeassistant.components.homeassistant.exposed_entities import ExposedEntities
+from homeassistant.const import ATTR_DEVICE_CLASS
+from homeassistant.core import HomeAssistant, State, callback
 from homeassistant.helpers import (
     area_registry as ar,
     device_registry as dr,
@@ -33,14 +18,6 @@ from homeassistant.helpers import (
 )
 
 from .text import MAX_NAME_LENGTH, one_line
-
-# What may hide an entity that was exposed until then, in the entity registry; and
-# what is part of the description of a device's entities, in the device registry.
-_HIDING: Final = frozenset(
-    {"device_class", "entity_category", "entity_id", "hidden_by", "options"}
-    | {"original_device_class"}
-)
-_DESCRIBING: Final = frozenset({"area_id", "name", "name_by_user", "parent_device_id"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,15 +95,17 @@ def _is_exposed_in_2026_10(
 def async_get_exposed_entities(hass: HomeAssistant) -> dict[str, ExposedEntity]:
     """Return all entities that are exposed to Assist, by entity id."""
     return {
-        state.entity_id: _describe(hass, state)
+        state.entity_id: entity
         for state in hass.states.async_all()
-        if is_exposed(hass, state.entity_id)
+        if (entity := describe_exposed(hass, state)) is not None
     }
 
 
 @callback
-def _describe(hass: HomeAssistant, state: State) -> ExposedEntity:
-    """Return the description of an entity."""
+def describe_exposed(hass: HomeAssistant, state: State) -> ExposedEntity | None:
+    """Return the description of an entity, None if it is not exposed to Assist."""
+    if not is_exposed(hass, state.entity_id):
+        return None
     entry = er.async_get(hass).async_get(state.entity_id)
     area = _area(hass, entry)
     floor = area and area.floor_id and fr.async_get(hass).async_get_floor(area.floor_id)
@@ -166,83 +145,3 @@ def _area(hass: HomeAssistant, entry: er.RegistryEntry | None) -> ar.AreaEntry |
     ):
         area_id = dr.async_get_effective_area_id(hass, device)
     return ar.async_get(hass).async_get_area(area_id) if area_id else None
-
-
-def _attribute_changed(old: State, new: State, name: str) -> bool:
-    """Return whether an attribute differs between two states."""
-    return bool(old.attributes.get(name) != new.attributes.get(name))
-
-
-@callback
-def _concerns_state(hass: HomeAssistant, data: EventStateChangedData) -> bool:
-    """Return whether an exposed entity is new, removed, renamed or of a new class.
-
-    A new class can hide an entity that is exposed by default.
-    """
-    old, new = data["old_state"], data["new_state"]
-    if new is None:
-        # Home Assistant has forgotten whether an entity without registry entry was.
-        entity_id = data["entity_id"]
-        is_known = er.async_get(hass).async_get(entity_id) is not None
-        return not is_known or is_exposed(hass, entity_id)
-    if old is not None and _attribute_changed(old, new, ATTR_DEVICE_CLASS):
-        return True
-    is_renamed = old is None or _attribute_changed(old, new, ATTR_FRIENDLY_NAME)
-    return is_renamed and is_exposed(hass, new.entity_id)
-
-
-@callback
-def _concerns_entity(
-    hass: HomeAssistant, data: er.EventEntityRegistryUpdatedData
-) -> bool:
-    """Return whether an exposed entity changed, or one that may have been."""
-    if data["action"] == "remove":
-        return True
-    if data["action"] == "update" and not _HIDING.isdisjoint(data["changes"]):
-        return True
-    return is_exposed(hass, data["entity_id"])
-
-
-@callback
-def _concerns_device(data: dr.EventDeviceRegistryUpdatedData) -> bool:
-    """Return whether the name or area of a device changed.
-
-    A device that is created or removed has its entities changed too.
-    """
-    return data["action"] == "update" and not _DESCRIBING.isdisjoint(data["changes"])
-
-
-@callback
-def async_track_exposed_entities(
-    hass: HomeAssistant, changed: Callable[[], None]
-) -> CALLBACK_TYPE:
-    """Call changed whenever the exposed entities or their names may have changed.
-
-    changed may be called when nothing of an ExposedEntity is different, and often in
-    a short time. Return a function that ends the calls.
-    """
-
-    @callback
-    def call(event: Event[Any]) -> None:
-        changed()
-
-    listen = hass.bus.async_listen
-    unsubscribe = [
-        listen(ar.EVENT_AREA_REGISTRY_UPDATED, call),
-        listen(fr.EVENT_FLOOR_REGISTRY_UPDATED, call),
-        listen(
-            er.EVENT_ENTITY_REGISTRY_UPDATED,
-            call,
-            event_filter=partial(_concerns_entity, hass),
-        ),
-        listen(dr.EVENT_DEVICE_REGISTRY_UPDATED, call, event_filter=_concerns_device),
-        listen(EVENT_STATE_CHANGED, call, event_filter=partial(_concerns_state, hass)),
-        async_listen_entity_updates(hass, conversation.DOMAIN, changed),
-    ]
-
-    @callback
-    def stop() -> None:
-        for unsub in unsubscribe:
-            unsub()
-
-    return stop

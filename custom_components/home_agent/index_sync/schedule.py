@@ -8,7 +8,8 @@ from homeassistant.core import CALLBACK_TYPE, HomeAssistant, callback
 from homeassistant.helpers import entity_registry as er
 from homeassistant.helpers.start import async_at_started
 
-from ..home.exposed import async_track_exposed_entities, is_exposed
+from ..home.exposed import is_exposed
+from ..home.exposed_tracker import exposed_entity_tracker
 from ..model.use import ModelUse
 from ..servers.errors import ModelServerError, ServerBusy, is_away
 from ..vector_store.base import StoreClosed, StoreError
@@ -66,7 +67,7 @@ class IndexSchedule:
         """Keep the index up to date from Home Assistant's start until async_stop."""
         self._unsubscribe = [
             async_at_started(self._hass, self._async_on_started),
-            async_track_exposed_entities(self._hass, self._exposed_changed),
+            exposed_entity_tracker(self._hass).async_listen(self._exposed_changed),
             self._use.requests_changed.add(self._requests_changed),
         ]
 

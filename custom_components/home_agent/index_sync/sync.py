@@ -12,9 +12,10 @@ from typing import Any, Final
 from homeassistant.core import HomeAssistant, callback
 from homeassistant.util import dt as dt_util
 
-from ..home.exposed import async_get_exposed_entities, is_exposed
+from ..home.exposed import is_exposed
+from ..home.exposed_tracker import exposed_entity_tracker
+from ..listeners import Listeners
 from ..model.embedding_prompts import embedding_prompts
-from ..model.listeners import Listeners
 from ..servers.errors import ModelServerError
 from ..vector_store.base import (
     DimensionChanged,
@@ -176,7 +177,9 @@ class IndexSync:
         prompt = embedding_prompts(model).document
         return {
             entity_id: f"{prompt}{entity.text}"
-            for entity_id, entity in async_get_exposed_entities(self._hass).items()
+            for entity_id, entity in exposed_entity_tracker(self._hass)
+            .async_entities()
+            .items()
             if not entity.is_secondary
         }
 

@@ -7,7 +7,7 @@ from typing import Final
 from homeassistant.core import callback
 
 from ..keep_alive import KeepAlive
-from .listeners import Listeners
+from ..listeners import Listeners
 
 # Seconds by which a reported time may be longer: clocks differ.
 _TOLERANCE: Final = 10.0

@@ -22,10 +22,10 @@ from homeassistant.util.hass_dict import HassKey
 
 from ..const import DOMAIN
 from ..keep_alive import KeepAlive
+from ..listeners import Listeners
 from ..servers.address import server_id
 from ..servers.errors import CannotConnect, ModelServerError
 from ..servers.ollama_names import full_name
-from .listeners import Listeners
 from .server_use import ServerUse
 from .shared_model import ModelUser, SharedModel, UsersOfName
 from .token_estimate import TokenEstimate

@@ -9,7 +9,7 @@ from homeassistant.core import HomeAssistant, callback
 from homeassistant.helpers import llm
 from homeassistant.util.hass_dict import HassKey
 
-from ..search.entity_search import entity_search
+from ..home.exposed_tracker import exposed_entity_tracker
 from ..tools.search_entities import SearchEntitiesTool
 
 _LOGGER = logging.getLogger(__name__)
@@ -86,7 +86,7 @@ def _added_by(
 def _overview(hass: HomeAssistant) -> str:
     """Return the areas of the exposed entities, with the domains in each."""
     areas: dict[str, set[str]] = {}
-    for entity in entity_search(hass).async_exposed().values():
+    for entity in exposed_entity_tracker(hass).async_entities().values():
         if entity.areas:
             name = ", ".join(entity.areas)
             place = f"{name} (floor {entity.floor})" if entity.floor else name

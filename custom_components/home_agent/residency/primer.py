@@ -15,7 +15,7 @@ from homeassistant.core import CALLBACK_TYPE, callback
 from homeassistant.exceptions import HomeAssistantError
 from homeassistant.helpers.event import async_call_later
 
-from ..home.exposed import async_track_exposed_entities
+from ..home.exposed_tracker import exposed_entity_tracker
 from ..prompt.prefix import prefix_key
 from ..servers.errors import PromptTooLong
 from ..servers.messages import ChatMessage, ToolSpec, text_length
@@ -58,7 +58,7 @@ class Primer:
         """Prime after changes and loads of the model, until the entry is unloaded."""
         for stop in (
             self._unschedule,
-            async_track_exposed_entities(self._residency.hass, self._schedule),
+            exposed_entity_tracker(self._residency.hass).async_listen(self._schedule),
             self._residency.event_occurred.add(self._event_occurred),
         ):
             self._residency.entry.async_on_unload(stop)

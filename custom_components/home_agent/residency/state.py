@@ -10,7 +10,7 @@ from homeassistant.util import dt as dt_util
 
 from ..coordinator import ServerCoordinator
 from ..keep_alive import InvalidKeepAlive, KeepAlive, default_keep_alive
-from ..model.listeners import Listeners
+from ..listeners import Listeners
 from ..model.role import ModelRole, Role, merged_config, subentry_role
 from ..model.shared_model import ModelUser
 from ..model.use import model_uses

@@ -12,12 +12,8 @@ from homeassistant.core import HomeAssistant, State, callback
 from homeassistant.util.hass_dict import HassKey
 
 from ..const import DOMAIN
-from ..home.exposed import (
-    ExposedEntity,
-    async_get_exposed_entities,
-    async_track_exposed_entities,
-    is_exposed,
-)
+from ..home.exposed import ExposedEntity, is_exposed
+from ..home.exposed_tracker import exposed_entity_tracker
 from ..home.text import MAX_NAME_LENGTH, one_line
 from ..servers.errors import ModelServerError
 from ..vector_db_manager import IndexOutdated, QuestionVector, VectorDBManager
@@ -136,12 +132,9 @@ class EntitySearch:
     """Searches the exposed entities; all config entries share one instance."""
 
     def __init__(self, hass: HomeAssistant) -> None:
-        """Start without having read the exposed entities."""
+        """Search the home of hass."""
         self._hass = hass
         self._lexical = LexicalRanking(hass)
-        self._exposed: dict[str, ExposedEntity] = {}
-        self._is_current = False
-        self._is_tracking = False
 
     async def async_search(
         self,
@@ -165,7 +158,7 @@ class EntitySearch:
         started = monotonic()
         query = one_line(query, _MAX_QUESTION_LENGTH)
         states = self._hass.states
-        exposed = self.async_exposed()
+        exposed = exposed_entity_tracker(self._hass).async_entities()
         allowed = {
             key
             for key, entity in exposed.items()
@@ -201,26 +194,6 @@ class EntitySearch:
             asking_area_id,
         )
         return SearchResult(matches, mode)
-
-    @callback
-    def async_exposed(self) -> dict[str, ExposedEntity]:
-        """Return the exposed entities by id; the same mapping until one changes."""
-        if not self._is_tracking:
-            # Never unsubscribed: all config entries search here.
-            async_track_exposed_entities(self._hass, self._exposed_changed)
-            self._is_tracking = True
-        if not self._is_current:
-            self._is_current = True
-            exposed = async_get_exposed_entities(self._hass)
-            # The order counts too: ties of a ranking keep it.
-            if list(exposed.items()) != list(self._exposed.items()):
-                self._exposed = exposed
-        return self._exposed
-
-    @callback
-    def _exposed_changed(self) -> None:
-        """Let the next search read the exposed entities again."""
-        self._is_current = False
 
     async def _async_rank(
         self,

@@ -16,9 +16,9 @@ from pytest_homeassistant_custom_component.common import MockConfigEntry
 
 from custom_components.home_agent.home.exposed import (
     async_get_exposed_entities,
-    async_track_exposed_entities,
     is_exposed,
 )
+from custom_components.home_agent.home.exposed_tracker import exposed_entity_tracker
 
 
 @pytest.mark.parametrize("exposes_new", [True, False])
@@ -55,10 +55,14 @@ async def test_asking_for_exposure_stores_nothing(
             assert is_exposed(hass, entity_id) is value
 
 
+@pytest.mark.parametrize("is_read", [True, False])
 async def test_only_changes_of_exposed_entities_are_reported(
-    hass: HomeAssistant,
+    hass: HomeAssistant, *, is_read: bool
 ) -> None:
-    """A hidden entity may change its name; a device what nobody sees."""
+    """A hidden entity may change its name; a device what nobody sees.
+
+    Whether somebody has read the exposed entities since the last change or not.
+    """
     assert await async_setup_component(hass, "homeassistant", {})
     config_entry = MockConfigEntry()
     config_entry.add_to_hass(hass)
@@ -73,6 +77,7 @@ async def test_only_changes_of_exposed_entities_are_reported(
     for entity_id in (shown, hidden):
         async_expose_entity(hass, conversation.DOMAIN, entity_id, entity_id == shown)
         hass.states.async_set(entity_id, "on")
+    tracker = exposed_entity_tracker(hass)
     calls = 0
 
     def changed() -> None:
@@ -83,9 +88,11 @@ async def test_only_changes_of_exposed_entities_are_reported(
         nonlocal calls
         await hass.async_block_till_done()
         before, calls = calls, 0
+        if is_read:
+            tracker.async_entities()
         return before > 0
 
-    stop = async_track_exposed_entities(hass, changed)
+    stop = tracker.async_listen(changed)
     area = ar.async_get(hass).async_create("Kitchen")
     assert await reported()
     registry.async_update_entity(hidden, name="Other", area_id=area.id)
@@ -94,7 +101,6 @@ async def test_only_changes_of_exposed_entities_are_reported(
     devices.async_update_device(device.id, sw_version="2")
     assert not await reported()
     registry.async_update_entity(shown, name="Other")
-    assert await reported()
     hass.states.async_set(shown, "off", {"friendly_name": "Other"})
     assert await reported()
     devices.async_update_device(device.id, area_id=area.id)
@@ -102,9 +108,35 @@ async def test_only_changes_of_exposed_entities_are_reported(
     async_expose_entity(hass, conversation.DOMAIN, hidden, True)
     assert await reported()
     registry.async_update_entity(hidden, hidden_by=er.RegistryEntryHider.USER)
-    assert await reported()
+    assert await reported() or is_read
     hass.states.async_remove(shown)
+    assert await reported()
+    # It may still be indexed: its integration may be reloading.
+    registry.async_remove(shown)
     assert await reported()
     stop()
     hass.states.async_set(shown, "on")
     assert not await reported()
+
+
+async def test_a_sensor_that_nobody_can_see_changes_its_class(
+    hass: HomeAssistant,
+) -> None:
+    """Such as "Unloads at": the exposed entities are not read again."""
+    assert await async_setup_component(hass, "homeassistant", {})
+    registry = er.async_get(hass)
+    hidden = registry.async_get_or_create(
+        "sensor", "test", "hidden", entity_category=EntityCategory.DIAGNOSTIC
+    ).entity_id
+    hass.states.async_set(hidden, "never")
+    hass.states.async_set("light.shown", "on")
+    tracker = exposed_entity_tracker(hass)
+    before = tracker.async_entities()
+    assert before.keys() == {"light.shown"}
+    calls: list[None] = []
+    tracker.async_listen(lambda: calls.append(None))
+    registry.async_update_entity(hidden, original_device_class="timestamp")
+    hass.states.async_set(hidden, "2026-11-21", {"device_class": "timestamp"})
+    await hass.async_block_till_done()
+    assert tracker.async_entities() is before
+    assert calls == []

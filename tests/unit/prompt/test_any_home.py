@@ -8,10 +8,10 @@ from homeassistant.helpers import llm
 from hypothesis import given
 import pytest
 
+from custom_components.home_agent.home.exposed_tracker import exposed_entity_tracker
 from custom_components.home_agent.prompt.assist_by_retrieval import AssistByRetrieval
 from custom_components.home_agent.prompt.llm_api import AgentAPI
 from custom_components.home_agent.prompt.retrieval import Retrieval
-from custom_components.home_agent.search.entity_search import entity_search
 from tests.strategies import PlannedHome, furnish, homes
 
 # A failing example is made smaller, which takes time.
@@ -49,7 +49,7 @@ async def test_no_text_of_a_registry_adds_a_line(
     question = "light sensor switch cover lock media player"
     attached = await Retrieval(home, config).async_context(chat_log, question)
     if attached.entities:
-        exposed = entity_search(home).async_exposed()
+        exposed = exposed_entity_tracker(home).async_entities()
         # Each alias has a line of its own.
         lines = sum(len(exposed[key].names) or 1 for key in attached.entities)
         assert len(attached.text.splitlines()) == 1 + lines

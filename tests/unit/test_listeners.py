@@ -2,7 +2,7 @@
 
 import pytest
 
-from custom_components.home_agent.model.listeners import Listeners
+from custom_components.home_agent.listeners import Listeners
 
 
 def test_a_listener_that_fails_harms_nobody(caplog: pytest.LogCaptureFixture) -> None:
