@@ -92,6 +92,7 @@ class Happenings:
                 "test",
                 # Home Assistant restores an entry with a unique id that it knows.
                 uuid4().hex,
+                original_name=name,
                 suggested_object_id=name,
                 device_id=self._device_id,
             )
