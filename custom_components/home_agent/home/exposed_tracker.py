@@ -107,6 +107,8 @@ class ExposedEntityTracker:
             data["action"] == "update" and not _HIDING.isdisjoint(data["changes"])
         )
         self._one_changed(data["entity_id"], may_hide=may_hide)
+        if data["action"] == "update" and (old_id := data.get("old_entity_id")):
+            self._one_changed(old_id, may_hide=True)
 
     @callback
     def _state_changed(self, event: Event[EventStateChangedData]) -> None:

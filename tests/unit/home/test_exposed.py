@@ -140,3 +140,27 @@ async def test_a_sensor_that_nobody_can_see_changes_its_class(
     await hass.async_block_till_done()
     assert tracker.async_entities() is before
     assert calls == []
+
+
+async def test_a_new_entity_id_is_a_new_description_of_both(
+    hass: HomeAssistant,
+) -> None:
+    """The state of the former id, if there is one, is not a registered entity's."""
+    assert await async_setup_component(hass, "homeassistant", {})
+    config_entry = MockConfigEntry()
+    config_entry.add_to_hass(hass)
+    device = dr.async_get(hass).async_get_or_create(
+        config_entry_id=config_entry.entry_id, identifiers={("test", "1")}, name="Hall"
+    )
+    registry = er.async_get(hass)
+    former = registry.async_get_or_create(
+        "light", "test", "lamp", device_id=device.id, original_name="Lamp"
+    ).entity_id
+    hass.states.async_set(former, "on")
+    tracker = exposed_entity_tracker(hass)
+    assert tracker.async_entities()[former].names == ("Hall Lamp",)
+    registry.async_update_entity(former, new_entity_id="light.other")
+    hass.states.async_set("light.other", "on")
+    await hass.async_block_till_done()
+    assert tracker.async_entities() == async_get_exposed_entities(hass)
+    assert tracker.async_entities()["light.other"].names == ("Hall Lamp",)
