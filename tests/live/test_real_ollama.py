@@ -1,10 +1,11 @@
 """The integration on a real Ollama, where one is at hand.
 
-Set HOME_AGENT_TEST_OLLAMA to its address and HOME_AGENT_TEST_MODEL to a small model.
-Other models may be loaded there.
+Set HOME_AGENT_TEST_OLLAMA to its address and HOME_AGENT_TEST_MODEL to a small model;
+HOME_AGENT_TEST_TOOL_MODEL to one that takes tools. Other models may be loaded there.
 """
 
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import timedelta
 import os
 from typing import Any
@@ -17,19 +18,28 @@ import pytest
 from pytest_homeassistant_custom_component.common import async_fire_time_changed
 
 from custom_components.home_agent.keep_alive import KeepAlive
+from custom_components.home_agent.model.role import ModelRole, Role
+from custom_components.home_agent.model.turn import Turn
 from custom_components.home_agent.servers.base import (
     Connection,
     LoadedModel,
     ModelServer,
     ServerKind,
+    collect,
 )
+from custom_components.home_agent.servers.errors import ModelServerError
 from custom_components.home_agent.servers.factory import connect
-from custom_components.home_agent.servers.messages import LoadRequest
+from custom_components.home_agent.servers.messages import (
+    ChatMessage,
+    LoadRequest,
+    ToolSpec,
+)
 from tests.conftest import MakeEntry, say, speech
 
 URL = os.environ.get("HOME_AGENT_TEST_OLLAMA", "")
 NAME = os.environ.get("HOME_AGENT_TEST_MODEL", "smol")
 MODEL = NAME if ":" in NAME else f"{NAME}:latest"
+TOOL_MODEL = os.environ.get("HOME_AGENT_TEST_TOOL_MODEL", "")
 # Looks at the server until it shows something: it needs some milliseconds.
 LOOKS = 1000
 
@@ -243,15 +253,62 @@ async def test_load_and_unload(hass: HomeAssistant) -> None:
     await until(server, is_gone)
 
 
-async def loaded(server: ModelServer) -> LoadedModel | None:
-    """Return the model as the server reports it, None if it is not loaded."""
-    models = await server.loaded_models({MODEL}) or []
+@pytest.mark.skipif(not TOOL_MODEL, reason="needs HOME_AGENT_TEST_TOOL_MODEL")
+@pytest.mark.parametrize("stream", [True, False])
+async def test_a_turn_with_keep_alive_0_loads_once(
+    hass: HomeAssistant, *, stream: bool
+) -> None:
+    """Two requests of one turn: the second finds the model, and then it is gone."""
+    config = {
+        "llm_base_url": URL,
+        "llm_model": TOOL_MODEL,
+        "llm_num_ctx": 1024,
+        "llm_max_tokens": 40,
+    }
+    role = ModelRole(hass, config, Role.LLM)
+    server = await role.server()
+    with suppress(ModelServerError):
+        await server.unload(TOOL_MODEL)
+    await until(server, is_gone, TOOL_MODEL)
+    tool: ToolSpec = {
+        "name": "turn_on",
+        "description": "Turn on a light",
+        "parameters": {"type": "object", "properties": {"name": {"type": "string"}}},
+    }
+    message: ChatMessage = {"role": "user", "content": "Count from one to forty."}
+    request = role.chat_request([message], KeepAlive.parse("0"), [tool])
+    loads = []
+    with Turn(role) as turn:
+        for _ in range(2):
+            answer = (
+                await collect(turn.chat_stream(request))
+                if stream
+                else await turn.chat(request)
+            )
+            assert answer.stats
+            loads.append(answer.stats.load_seconds or 0)
+            # A tool runs; Ollama needs some milliseconds for an unload.
+            session = async_get_clientsession(hass)
+            for _ in range(20):
+                async with session.get(f"{URL}/api/ps") as response:
+                    await response.read()
+    print(f"loaded in {loads[0]:.2f} s, found in {loads[1]:.2f} s")
+    assert loads[1] < loads[0] / 3
+    await hass.async_block_till_done(wait_background_tasks=True)
+    await until(server, is_gone, TOOL_MODEL)
+
+
+async def loaded(server: ModelServer, name: str = MODEL) -> LoadedModel | None:
+    """Return a model as the server reports it, None if it is not loaded."""
+    models = await server.loaded_models({name}) or []
     # The server may list it by another name of the same file.
-    return next((model for model in models if MODEL in model.names), None)
+    return next((model for model in models if name in model.names), None)
 
 
 async def until(
-    server: ModelServer, is_so: Callable[[LoadedModel | None], bool]
+    server: ModelServer,
+    is_so: Callable[[LoadedModel | None], bool],
+    name: str = MODEL,
 ) -> None:
     """Look until the server reports something.
 
@@ -259,7 +316,7 @@ async def until(
     """
     model = None
     for _ in range(LOOKS):
-        model = await loaded(server)
+        model = await loaded(server, name)
         if is_so(model):
             return
     pytest.fail(f"the server keeps reporting {model}")

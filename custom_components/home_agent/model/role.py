@@ -1,11 +1,11 @@
 """A model role: its settings, its server, and how its requests are made."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Coroutine, Iterator, Mapping, Sequence
 from enum import StrEnum
 from typing import Any, Final, Literal
 
 from homeassistant.config_entries import ConfigEntry, ConfigSubentry
-from homeassistant.core import HomeAssistant
+from homeassistant.core import HomeAssistant, callback
 
 from ..const import (
     CONF_SUBENTRY_ID,
@@ -131,6 +131,11 @@ class ModelRole:
                 role_connection(self._config, self.role),
             )
         return self._server
+
+    @callback
+    def run_in_background(self, work: Coroutine[Any, Any, None], name: str) -> None:
+        """Run work that nobody waits for, until Home Assistant stops."""
+        self._hass.async_create_background_task(work, f"{name} {self.model}")
 
     async def wait_until_idle(self) -> None:
         """Wait until other models on the server run no turn, for a minute at most."""

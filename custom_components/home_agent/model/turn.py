@@ -8,7 +8,7 @@ from types import TracebackType
 from typing import Self
 
 from ..keep_alive import KeepAlive
-from ..servers.base import ModelServer
+from ..servers.base import ModelServer, ServerCapability
 from ..servers.errors import ModelServerError, PromptTooLong
 from ..servers.messages import (
     ChatAnswer,
@@ -36,6 +36,8 @@ class Turn:
     prompt before it was shortened to fit the context.
 
     Each request is sent with the longest keep_alive of all roles that share the model.
+    If that is 0, the model nevertheless stays loaded until the turn has ended: a
+    request with tools may be followed by another one.
     """
 
     def __init__(self, role: ModelRole) -> None:
@@ -44,6 +46,8 @@ class Turn:
         self._use = role.use
         self._record = TurnRecord(role.subentry_id)
         self._depth = 0
+        # The server on which the model is to be unloaded when the turn has ended.
+        self._unloads_on: ModelServer | None = None
         self.prefix_key: int | None = None
         self.wanted_characters = 0
 
@@ -68,6 +72,7 @@ class Turn:
         if self._depth:
             return
         self._use.end_turn()
+        self._unload_if_kept()
         record = self._record
         if not record.requests:
             return
@@ -157,6 +162,28 @@ class Turn:
             )
             return vectors
 
+    def _unload_if_kept(self) -> None:
+        """Unload the model after the last turn, if it has stayed loaded for it."""
+        server = self._unloads_on
+        if (
+            server is not None
+            and self._role.model in server.kept_loaded
+            and not self._use.running_turns
+        ):
+            self._role.run_in_background(self._async_unload(server), "unload")
+
+    async def _async_unload(self, server: ModelServer) -> None:
+        """Unload the model after a turn with keep_alive 0; only log a failure."""
+        _LOGGER.debug("Unloading %s: its keep_alive is 0", self._role.model)
+        self._use.note_unload_request()
+        try:
+            await server.unload(self._role.model)
+        except ModelServerError as err:
+            self._use.unload_requested = False
+            _LOGGER.debug("Cannot unload %s: %s", self._role.model, err.log_text)
+        # Its listeners poll the server.
+        self._use.requests_changed.notify()
+
     @contextmanager
     def _count_request(
         self,
@@ -199,7 +226,10 @@ class Turn:
         """Log a request; return it as it is sent, and the length of its prompt."""
         if request.keep_alive is not None:
             longest = self._role.keep_alive_to_send(request.keep_alive)
-            request = replace(request, keep_alive=longest)
+            may_follow = bool(request.tools) and _unloads(server)
+            request = replace(request, keep_alive=longest, more_may_follow=may_follow)
+            if request.keeps_loaded:
+                self._unloads_on = server
         characters = text_length(request.messages, request.tools)
         tokens = self._use.token_estimate.tokens(characters)
         _LOGGER.debug(
@@ -234,6 +264,12 @@ class Turn:
             stats.completion_tokens,
             stats.load_seconds,
         )
+
+
+def _unloads(server: ModelServer) -> bool:
+    """Return whether the server follows a keep_alive, and unloads when told to."""
+    needed = ServerCapability.KEEP_ALIVE | ServerCapability.UNLOAD
+    return needed in server.capabilities
 
 
 def _as_sent(server: ModelServer, model: str, keep_alive: KeepAlive | None) -> str:

@@ -181,6 +181,8 @@ class ModelServer(ABC):
         """Make a client for the server that connection leads to."""
         self.connection = connection
         self.keep_alive_refusal: str | None = None
+        # Models that stay loaded after a request with keep_alive 0, until unload.
+        self.kept_loaded: set[str] = set()
         self.http = HttpClient(
             session,
             connection.url,

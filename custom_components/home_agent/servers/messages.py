@@ -63,7 +63,10 @@ class ChatRequest:
 
     None leaves a setting to the server. max_tokens limits the answer, num_ctx
     the whole context; both count tokens. tool_choice "none" forbids calls of the
-    tools; Ollama has no such field, so there it has no effect.
+    tools; Ollama has no such field, so there it has no effect. more_may_follow says
+    that another request of the same turn may follow: a keep_alive of 0 then need not
+    unload the model after the answer. If the server's kept_loaded has the model, the
+    caller unloads it after the turn.
     """
 
     model: str
@@ -76,6 +79,17 @@ class ChatRequest:
     max_tokens: int | None = None
     num_ctx: int | None = None
     think: Think | None = None
+    more_may_follow: bool = False
+
+    @property
+    def keeps_loaded(self) -> bool:
+        """Return whether the model is to stay loaded although the keep_alive is 0."""
+        keep_alive = self.keep_alive
+        return (
+            self.more_may_follow
+            and keep_alive is not None
+            and keep_alive.nanoseconds == 0
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

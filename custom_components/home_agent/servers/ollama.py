@@ -1,8 +1,8 @@
 """Ollama's native API, used because its /v1 API ignores keep_alive and num_ctx."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Collection, Sequence
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, AsyncIterator, Collection, Sequence
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import replace
 from datetime import datetime, timedelta
 import logging
@@ -30,7 +30,6 @@ from .json_stream import JsonStream
 from .messages import (
     ChatAnswer,
     ChatDelta,
-    ChatMessage,
     ChatRequest,
     JsonObject,
     LoadRequest,
@@ -44,6 +43,8 @@ from .ollama_answers import (
 )
 from .ollama_files import ModelFiles
 from .ollama_names import full_name, is_cloud_model
+from .ollama_requests import chat_body
+from .residency_requests import ResidencyRequests
 from .thinking import ThinkingSplitter, split_thinking
 from .tool_calls import (
     LENGTH,
@@ -59,6 +60,12 @@ _PARALLEL_SHOWS: Final = 4
 # Clocks that seem to differ by less are equal: the Date header has no fractions of a
 # second, and the answer needs time to arrive.
 _SAME_TIME: Final = timedelta(seconds=1.5)
+# The keep_alive of a model between the requests of a turn whose own keep_alive is 0,
+# and the seconds from the begin of such a request until this one is sent. Ollama's
+# scheduler applies the keep_alive of the request that came last (server/sched.go,
+# useLoadedRunner), so this one must come second.
+KEEP_BETWEEN_REQUESTS: Final = KeepAlive.parse("5m")
+KEEP_DELAY = 0.2
 # A known difference of the clocks stays until another one is seen by at least this.
 _CLOCK_WAS_SET: Final = timedelta(seconds=3)
 
@@ -80,6 +87,7 @@ class OllamaServer(ModelServer):
         """Make a client for the server that connection leads to."""
         super().__init__(session, connection)
         self._files = ModelFiles(self._read_show)
+        self._residency = ResidencyRequests()
         # How far the server's clock is ahead of Home Assistant's, None before a poll.
         self._clock_offset: timedelta | None = None
 
@@ -105,7 +113,7 @@ class OllamaServer(ModelServer):
         calls = WholeCallCollector(self.http.host)
         limit = AnswerLimit(self.http.host, request.max_tokens)
         lines = self.http.post_lines(self._url("chat"), self._chat_body(request, True))
-        async with aclosing(lines):
+        async with self._kept_loaded(request), aclosing(lines):
             stream = await self._stream(lines)
             while (chunk := await stream.read()) is not None:
                 message = chunk.optional_object("message")
@@ -140,7 +148,9 @@ class OllamaServer(ModelServer):
     @override
     async def chat(self, request: ChatRequest) -> ChatAnswer:
         """Return the answer in one piece."""
-        answer = await self._post(self._url("chat"), self._chat_body(request, False))
+        async with self._kept_loaded(request):
+            body = self._chat_body(request, False)
+            answer = await self._post(self._url("chat"), body)
         if (message := answer.optional_object("message")) is None:
             raise answer.malformed("message", "an object")
         content, tagged = split_thinking(message.optional_text("content") or "")
@@ -272,6 +282,7 @@ class OllamaServer(ModelServer):
         /api/generate does so for embedding models too; /api/embed would load
         the model first.
         """
+        self.kept_loaded.discard(model)
         await self._post(
             self._url("generate"), {"model": model, "keep_alive": 0, "stream": False}
         )
@@ -299,35 +310,38 @@ class OllamaServer(ModelServer):
                     yield (chunk.number("completed") or 0) / total
         raise ConnectionLost(self.http.host, "the stream ended before its end mark")
 
+    @asynccontextmanager
+    async def _kept_loaded(self, request: ChatRequest) -> AsyncIterator[None]:
+        """Context of a chat request: the model may stay loaded after a keep_alive of 0.
+
+        Otherwise Ollama would load it again for the next request of the turn.
+        """
+        if not request.keeps_loaded:
+            yield
+            return
+
+        async def keep() -> None:
+            """Let the model stay loaded."""
+            self.kept_loaded.add(request.model)
+            await self.load(
+                LoadRequest(
+                    model=request.model,
+                    keep_alive=KEEP_BETWEEN_REQUESTS,
+                    num_ctx=request.num_ctx,
+                )
+            )
+
+        async with self._residency.sent_during(keep, KEEP_DELAY):
+            yield
+
     def _url(self, endpoint: str) -> str:
         """Return the address of a native endpoint."""
         return f"{server_root(self.connection.url)}/api/{endpoint}"
 
     def _chat_body(self, request: ChatRequest, stream: bool) -> JsonObject:
-        """Return the body of /api/chat."""
-        body: JsonObject = {
-            "model": request.model,
-            "messages": [_message(message) for message in request.messages],
-            "stream": stream,
-            # Without this field, Ollama silently cuts a prompt that is too long.
-            "truncate": False,
-        }
-        body |= self.residency_fields(request.model, request.keep_alive)
-        if request.tools:
-            body["tools"] = [
-                {"type": "function", "function": tool} for tool in request.tools
-            ]
-        if request.think is not None:
-            body["think"] = request.think
-        options = {
-            "num_ctx": request.num_ctx,
-            "temperature": request.temperature,
-            "top_p": request.top_p,
-            "num_predict": request.max_tokens,
-        }
-        if options := {k: v for k, v in options.items() if v is not None}:
-            body["options"] = options
-        return body
+        """Return the body of /api/chat, with the keep_alive of the request."""
+        fields = self.residency_fields(request.model, request.keep_alive)
+        return chat_body(request, stream) | fields
 
     async def _stream(self, lines: AsyncGenerator[bytes]) -> JsonStream:
         """Return a reader of JSON lines after the status and first line arrived."""
@@ -348,20 +362,3 @@ class OllamaServer(ModelServer):
         except ModelServerError as err:
             _LOGGER.debug("Cannot read the details of %s: %s", model, err.log_text)
             return None
-
-
-def _message(message: ChatMessage) -> JsonObject:
-    """Return a message as /api/chat wants it."""
-    result: JsonObject = {"role": message["role"], "content": message["content"]}
-    if thinking := message.get("thinking"):
-        result["thinking"] = thinking
-    if images := message.get("images"):
-        result["images"] = [image.data for image in images]
-    if tool_calls := message.get("tool_calls"):
-        result["tool_calls"] = [
-            {"function": {"name": call.name, "arguments": call.arguments or {}}}
-            for call in tool_calls
-        ]
-    if tool_name := message.get("tool_name"):
-        result["tool_name"] = tool_name
-    return result

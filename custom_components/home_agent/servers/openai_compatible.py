@@ -101,7 +101,9 @@ class OpenAICompatibleServer(ModelServer):
         body = self._chat_body(request)
         body |= {"stream": True, "stream_options": {"include_usage": True}}
         parser = StreamParser(self.http.host, request.max_tokens)
-        async with self._residency_requests(request.model, request.keep_alive):
+        async with self._residency_requests(
+            request.model, request.keep_alive, keeps_loaded=request.keeps_loaded
+        ):
             try:
                 async with self._open_stream("chat/completions", body) as stream:
                     while (event := await stream.read()) is not None:
@@ -134,7 +136,9 @@ class OpenAICompatibleServer(ModelServer):
     @override
     async def chat(self, request: ChatRequest) -> ChatAnswer:
         """Return the answer in one piece."""
-        async with self._residency_requests(request.model, request.keep_alive):
+        async with self._residency_requests(
+            request.model, request.keep_alive, keeps_loaded=request.keeps_loaded
+        ):
             answer = await self._send("chat/completions", self._chat_body(request))
         if has_reasoning_content(answer):
             self._reasoning_models.add(request.model)
@@ -197,12 +201,16 @@ class OpenAICompatibleServer(ModelServer):
 
     @asynccontextmanager
     async def _residency_requests(
-        self, model: str, keep_alive: KeepAlive | None
+        self,
+        model: str,
+        keep_alive: KeepAlive | None,
+        *,
+        keeps_loaded: bool = False,
     ) -> AsyncIterator[None]:
         """Send the requests that a keep_alive needs before and after another one.
 
         What comes after is also sent if the other request failed or was cancelled,
-        because it may have loaded the model.
+        because it may have loaded the model. keeps_loaded: nothing comes after it.
         """
         if keep_alive is None:
             yield
@@ -216,7 +224,9 @@ class OpenAICompatibleServer(ModelServer):
             is_connected = False
             raise
         finally:
-            if is_connected and (after := self._after_request(model, keep_alive)):
+            if is_connected and keeps_loaded:
+                self.kept_loaded.add(model)
+            elif is_connected and (after := self._after_request(model, keep_alive)):
                 self.residency.send_after(after)
 
     async def _before_request(self, model: str, keep_alive: KeepAlive) -> None:

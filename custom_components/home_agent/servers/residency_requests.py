@@ -1,7 +1,8 @@
-"""Extra requests that make a server apply a keep_alive, before and after another."""
+"""Extra requests that make a server apply a keep_alive, around a model request."""
 
 import asyncio
-from collections.abc import Awaitable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 import logging
 
 from .errors import ModelServerError
@@ -35,6 +36,28 @@ class ResidencyRequests:
         )
         self._running.add(task)
         task.add_done_callback(self._running.discard)
+
+    @asynccontextmanager
+    async def sent_during(
+        self, send: Callable[[], Awaitable[None]], delay: float
+    ) -> AsyncIterator[None]:
+        """Context of a model request: call send delay seconds after its begin.
+
+        Do not call it if the model request has ended before.
+        """
+
+        async def send_later() -> None:
+            """Send the request, or be cancelled while waiting."""
+            await asyncio.sleep(delay)
+            await self._try("during a model request", send())
+
+        task = asyncio.create_task(send_later(), name="home_agent keep_alive")
+        self._running.add(task)
+        task.add_done_callback(self._running.discard)
+        try:
+            yield
+        finally:
+            task.cancel()
 
     async def wait_for_background(self) -> None:
         """Wait until the requests of send_after have ended.
