@@ -176,6 +176,31 @@ async def test_a_turn_that_fails_leaves_no_model_behind(
     assert extra(thinking)[-1] == 0
 
 
+async def test_two_turns_at_once_unload_after_the_second(
+    home: HomeAssistant, thinking: ThinkingOllama, make_entry: MakeEntry
+) -> None:
+    """Two agents of one model; each has a client of its own for the server."""
+    entry = await make_entry(thinking.url, conversation=ZERO)
+    await make_entry(thinking.url, conversation=ZERO)
+    agents = home.states.async_entity_ids("conversation")
+    first, second = (name for name in agents if name != "conversation.home_assistant")
+    thinking.hold()
+    turns = [
+        home.async_create_task(say(home, "Hello", agent_id=agent))
+        for agent in (first, second)
+    ]
+    use = entry.runtime_data.residencies[next(iter(entry.subentries))].use
+    for _ in range(1000):
+        if use.running_turns == len(thinking.sent("/api/generate")) == 2:
+            break
+        await asyncio.sleep(0.01)
+    thinking.release()
+    await asyncio.gather(*turns)
+    await settle(home)
+    assert thinking.loaded(MODEL) is None
+    assert extra(thinking).count(0) == 1
+
+
 async def test_lm_studio_unloads_after_the_turn(
     home: HomeAssistant, make_entry: MakeEntry
 ) -> None:

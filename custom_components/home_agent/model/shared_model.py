@@ -8,6 +8,7 @@ from homeassistant.core import callback
 
 from ..keep_alive import KeepAlive
 from ..listeners import Listeners
+from ..servers.base import ModelServer
 
 # Seconds by which a reported time may be longer: clocks differ.
 _TOLERANCE: Final = 10.0
@@ -52,7 +53,9 @@ class SharedModel:
     of longest() for which nothing is to be sent, None if it is not known what holds on
     the server. unload_requested says that Home Agent itself asked the server to unload
     the model; unloaded_by_user that the user wanted that. prompt_tokens are those of
-    the last prompt of each subentry, counted by the server.
+    the last prompt of each subentry, counted by the server. kept_on is the server on
+    which the model has keep_alive 0 and stays loaded until the running turns have
+    ended, None if it does not.
     """
 
     names: list[UsersOfName]
@@ -61,6 +64,7 @@ class SharedModel:
     unload_requested: bool = False
     unloaded_by_user: bool = False
     prompt_tokens: dict[str, int] = field(default_factory=dict)
+    kept_on: ModelServer | None = None
 
     @property
     def users(self) -> list[ModelUser]:

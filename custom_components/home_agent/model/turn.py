@@ -5,7 +5,7 @@ from contextlib import aclosing, contextmanager
 from dataclasses import replace
 import logging
 from types import TracebackType
-from typing import Self
+from typing import Final, Self
 
 from ..keep_alive import KeepAlive
 from ..servers.base import ModelServer, ServerCapability
@@ -23,6 +23,8 @@ from .role import ModelRole, Role
 from .turn_record import TurnRecord
 
 _LOGGER = logging.getLogger(__name__)
+
+_AT_ONCE: Final = KeepAlive.parse("0")
 
 
 class Turn:
@@ -163,13 +165,17 @@ class Turn:
             return vectors
 
     def _unload_if_kept(self) -> None:
-        """Unload the model after the last turn, if it has stayed loaded for it."""
-        server = self._unloads_on
-        if (
-            server is not None
-            and self._role.model in server.kept_loaded
-            and not self._use.running_turns
-        ):
+        """Unload the model after the last turn, if it stayed loaded only for turns.
+
+        Another role that has begun to use the model may want it to stay.
+        """
+        model, shared = self._role.model, self._use.shared
+        if self._unloads_on is not None and model in self._unloads_on.kept_loaded:
+            shared.kept_on = self._unloads_on
+        if shared.kept_on is None or self._use.running_turns:
+            return
+        server, shared.kept_on = shared.kept_on, None
+        if self._role.keep_alive_to_send(_AT_ONCE).nanoseconds == 0:
             self._role.run_in_background(self._async_unload(server), "unload")
 
     async def _async_unload(self, server: ModelServer) -> None:

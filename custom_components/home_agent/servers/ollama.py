@@ -316,7 +316,7 @@ class OllamaServer(ModelServer):
 
         Otherwise Ollama would load it again for the next request of the turn.
         """
-        if not request.keeps_loaded:
+        if not request.keeps_loaded or not self.may_send_keep_alive(request.model):
             yield
             return
 
