@@ -70,7 +70,20 @@ def faults(
             lines.append(f"{path}: is still English")
         if re.search(r"\.fix_flow\.step\.\w+\.title$", path):
             lines += [f"{path}: {fault}" for fault in _title_faults(found[path])]
-    return sorted(lines)
+    return sorted([*lines, *_label_faults(expected, found)])
+
+
+def _label_faults(english: dict[str, str], texts: dict[str, str]) -> Iterator[str]:
+    """Yield the texts that quote a label of a field, but not as it is translated."""
+    labels: dict[str, set[str]] = {}
+    for path in english.keys() & texts.keys():
+        if ".data." in path:
+            labels.setdefault(english[path], set()).add(texts[path])
+    for path in english.keys() & texts.keys():
+        for quoted in re.findall(r'"([^"]+)"', english[path]):
+            shown = labels.get(quoted)
+            if shown and not any(label in texts[path] for label in shown):
+                yield f"{path}: does not name the field {sorted(shown)}"
 
 
 def _faults(english: str, text: str) -> Iterator[str]:

@@ -47,6 +47,8 @@ def test_manifest() -> None:
     """The manifest has what both require, nothing unknown, in hassfest's order."""
     MANIFEST(MANIFEST_JSON)
     assert list(MANIFEST_JSON) == sorted_keys(MANIFEST_JSON)
+    # A pinned requirement would conflict with a release of Home Assistant.
+    assert not re.search(r"[=<>]", str(MANIFEST_JSON["requirements"]))
     assert MANIFEST_JSON["domain"] == PACKAGE.name == DOMAIN
     assert not (CORE / DOMAIN).exists()
 
