@@ -72,7 +72,8 @@ _SECONDS: Final[dict[str, Any]] = {
     "native_unit_of_measurement": UnitOfTime.SECONDS,
     "suggested_display_precision": 2,
 }
-_TOKENS: Final[dict[str, Any]] = {"native_unit_of_measurement": "tokens"}
+# The translations have its unit. The precision says that it is a number.
+_COUNT: Final[dict[str, Any]] = {"suggested_display_precision": 0}
 # For entities that few households look at; the user can enable them.
 _DISABLED: Final[dict[str, Any]] = {"entity_registry_enabled_default": False}
 
@@ -111,7 +112,7 @@ MODEL_SENSORS: Final = (
         key="context_length",
         value=lambda model: model.context_length,
         kinds=_REPORTS_CONTEXT,
-        **_TOKENS,
+        **_COUNT,
         **_DISABLED,
     ),
 )
@@ -133,7 +134,7 @@ TURN_SENSORS: Final = (
     TurnSensorDescription(
         key="prompt_tokens",
         value=lambda turn: turn.prompt_tokens,
-        **_TOKENS,
+        **_COUNT,
         **_DISABLED,
     ),
     TurnSensorDescription(
@@ -141,12 +142,11 @@ TURN_SENSORS: Final = (
         value=lambda turn: turn.cached_tokens,
         # Ollama reports no cached tokens: it counts them as evaluated (0.30.1).
         kinds=frozenset({None, *ServerKind}) - _OLLAMA,
-        **_TOKENS,
+        **_COUNT,
         **_DISABLED,
     ),
     TurnSensorDescription(
         key="generation_speed",
-        native_unit_of_measurement="tokens/s",
         suggested_display_precision=1,
         value=lambda turn: turn.tokens_per_second,
         **_DISABLED,
@@ -329,7 +329,8 @@ class IndexSensor(ModelEntity, SensorEntity):
 
     _attr_entity_category = EntityCategory.DIAGNOSTIC
     _attr_entity_registry_enabled_default = False
-    _attr_native_unit_of_measurement = "entities"
+    # Its unit is in the translations.
+    _attr_suggested_display_precision = 0
 
     def __init__(
         self,

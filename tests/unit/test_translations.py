@@ -1,6 +1,7 @@
 """Every text that is shown exists, is valid and is plain; no text is left over."""
 
 import ast
+from copy import deepcopy
 import json
 from pathlib import Path
 import re
@@ -9,10 +10,10 @@ from typing import Any
 
 from homeassistant.core import HomeAssistant
 from homeassistant.data_entry_flow import section
+from homeassistant.generated.languages import LANGUAGES
 from homeassistant.helpers.selector import NumberSelector
 import pytest
 from pytest_homeassistant_custom_component.common import MockConfigEntry
-import yaml
 
 import custom_components.home_agent
 from custom_components.home_agent import button, sensor
@@ -25,6 +26,7 @@ from custom_components.home_agent.prompt.entity_mode import EntityMode
 from custom_components.home_agent.residency import state as residency
 from custom_components.home_agent.servers import errors
 from custom_components.home_agent.servers.base import ServerKind
+from tests.rules import languages
 
 FOLDER = Path(custom_components.home_agent.__file__).parent
 TEXTS: dict[str, Any] = json.loads((FOLDER / "translations/en.json").read_text())
@@ -177,22 +179,108 @@ def test_keep_alive_says_what_it_is() -> None:
     }
 
 
-def test_hassfest_accepts_the_texts() -> None:
-    """The rules of hassfest's translations.py for the keys and texts used here."""
-    for selector in TEXTS["selector"].values():
-        assert selector.keys() <= {
-            "choices",
-            "fields",
-            "options",
-            "unit_of_measurement",
-        }
-        for key in selector.get("options", ()):
-            assert re.fullmatch(r"(?!.+[_-]{2})(?![_-])[a-z0-9-_]+(?<![_-])", key)
-    for text in all_texts(TEXTS):
-        assert text == text.strip()
-        assert not re.search(
-            r"<[a-z]|'\{\w+\}'|https?://[a-z0-9.-]+\.[a-z]{2,5}\b", text
-        )
+def test_units_of_sensors_are_translated() -> None:
+    """Words are in the translations; signs of Home Assistant's own are in the code."""
+    for sensor_type in (*sensor.MODEL_SENSORS, *sensor.TURN_SENSORS):
+        text = TEXTS["entity"]["sensor"][sensor_type.key]
+        unit = sensor_type.native_unit_of_measurement
+        assert (unit is None) is ("unit_of_measurement" in text)
+        assert unit in {None, "B", "s", "%"}
+        # Otherwise Home Assistant would not know that the state is a number.
+        assert sensor_type.suggested_display_precision is not None
+
+
+@pytest.mark.parametrize(
+    "path", sorted(FOLDER.glob("translations/*.json")), ids=lambda path: path.stem
+)
+def test_language(path: Path) -> None:
+    """Each language has all texts, with the placeholders, values and form of English.
+
+    A new file in the folder translations is held by this at once.
+    """
+    assert path.stem in LANGUAGES, "Home Assistant has no language of this name"
+    texts = json.loads(path.read_text(encoding="utf-8"))
+    assert not languages.faults(TEXTS, texts, is_english=path.stem == "en")
+
+
+ENGLISH: dict[str, Any] = {
+    "exceptions": {
+        "gone": {"message": "The model {model} is gone."},
+        "index": {"message": "Set `llm_model` on the server, and keep_alive to -1."},
+        "long": {"message": "Do this:\n\n- **Stop** it for 5m.\n- Set OLLAMA_HOST."},
+    },
+    "issues": {
+        "gone": {"title": "G", "fix_flow": {"step": {"confirm": {"title": "Gone"}}}}
+    },
+}
+GERMAN: dict[str, Any] = {
+    "exceptions": {
+        "gone": {"message": "Das Modell {model} ist weg."},
+        "index": {"message": "Setze `llm_model` am Server und keep_alive auf -1."},
+        "long": {"message": "So geht es:\n\n- **Halte** 5m an.\n- Setze OLLAMA_HOST."},
+    },
+    "issues": {
+        "gone": {"title": "W", "fix_flow": {"step": {"confirm": {"title": "Weg"}}}}
+    },
+}
+
+
+def test_right_translation() -> None:
+    """A translation without faults is accepted."""
+    assert not languages.faults(ENGLISH, GERMAN)
+
+
+@pytest.mark.parametrize(
+    ("key", "text", "fault"),
+    [
+        ("gone", None, "gone.message: is missing"),
+        ("other", "Neu.", "other.message: is not in en.json"),
+        ("gone", "", "is empty"),
+        ("gone", "Das Modell ist weg.", "has the placeholders [], not ['model']"),
+        ("gone", "Das Modell {modell} ist weg.", "['modell'], not ['model']"),
+        ("gone", "L'{model} ist weg.", "an apostrophe"),
+        ("gone", "Das Modell {model} ist ''weg''.", "an apostrophe"),
+        ("gone", "Das Modell {model ist weg.", "hassfest refuses it"),
+        ("gone", "Das Modell '{model}' ist weg.", "hassfest refuses it"),
+        ("gone", " Das Modell {model} ist weg.", "hassfest refuses it"),
+        ("gone", "The model {model} is gone.", "is still English"),
+        ("gone", "Ja, the {model} ist weg and fort.", "is still English"),
+        ("index", "Setze llm_model am Server und keep_alive auf -1.", "in backticks"),
+        ("index", "Setze `llm_model` und `keep_alive auf -1.", "not closed"),
+        ("index", "Setze `llm_model` und Haltezeit auf -1.", "['keep_alive']"),
+        ("index", "Setze `llm_model` und keep_alive auf 1.", "['-1']"),
+        ("long", "So: - **Halte** 5m an. - Setze OLLAMA_HOST.", "other list items"),
+        ("long", "So: - **Halte** 5m an. - Setze OLLAMA_HOST.", "other paragraphs"),
+        ("long", "So:\n\n- Halte 5m an.\n- Setze OLLAMA_HOST.", "other bold texts"),
+        ("long", "So:\n\n- **Halte** 5 m an.\n- Setze HOST.", "'5m', 'OLLAMA_HOST'"),
+    ],
+)
+def test_wrong_translation(key: str, text: str | None, fault: str) -> None:
+    """Each kind of fault is found, and named with the text that has it."""
+    texts = deepcopy(GERMAN)
+    texts["exceptions"].pop(key, None)
+    if text is not None:
+        texts["exceptions"][key] = {"message": text}
+    assert fault in "\n".join(languages.faults(ENGLISH, texts))
+
+
+def test_labels_are_quoted_as_they_are_shown() -> None:
+    """A text that sends the user to a field names it as its dialog does."""
+    field = {"step": {"user": {"data": {"warm_up": "Keep ready"}}}}
+    english = {"config": field, "common": {"hint": 'Turn off "Keep ready" there.'}}
+    field = {"step": {"user": {"data": {"warm_up": "Bereithalten"}}}}
+    german = {"config": field, "common": {"hint": "Schalte dort „Bereithalten“ aus."}}
+    assert not languages.faults(english, german)
+    german["common"] = {"hint": "Schalte dort „Warmlaufen“ aus."}
+    assert languages.faults(english, german)
+
+
+@pytest.mark.parametrize("title", ["W" * 31, "{model} ist weg", "ありません" * 4])
+def test_titles_of_repair_dialogs_fit_one_line(title: str) -> None:
+    """On a phone, 30 characters fit; a second line would cover the severity."""
+    texts = deepcopy(GERMAN)
+    texts["issues"]["gone"]["fix_flow"]["step"]["confirm"]["title"] = title
+    assert languages.faults(ENGLISH, texts)
 
 
 @pytest.mark.parametrize(
@@ -229,15 +317,6 @@ def test_unloading_is_explained_for_every_kind_of_server() -> None:
     ]
     for step in steps:
         assert "an idle model is unloaded: {unloading}." in step["description"]
-
-
-def test_actions_have_texts_and_icons() -> None:
-    """Each action and each of its fields has them."""
-    services = yaml.safe_load((FOLDER / "services.yaml").read_text())
-    icons = json.loads((FOLDER / "icons.json").read_text())
-    assert services.keys() == TEXTS["services"].keys() == icons["services"].keys()
-    for name, service in services.items():
-        assert service["fields"].keys() == TEXTS["services"][name]["fields"].keys()
 
 
 def test_entities_have_names_and_icons() -> None:
@@ -288,14 +367,6 @@ def test_repairs_have_texts() -> None:
         assert set(re.findall(r"\{(\w+)\}", json.dumps(issue))) <= known
 
 
-def test_titles_of_repair_dialogs_fit_one_line() -> None:
-    """On a phone, 30 characters fit; a second line would cover the severity."""
-    for issue in TEXTS["issues"].values():
-        for step in issue.get("fix_flow", {}).get("step", {}).values():
-            assert len(step["title"]) <= 30
-            assert "{" not in step["title"]
-
-
 def test_the_dialog_for_a_new_key_names_each_role() -> None:
     """The keys of all roles have a label and a description."""
     step = TEXTS["config"]["step"]["reauth_confirm"]
@@ -306,14 +377,6 @@ def test_the_dialog_for_a_new_key_names_each_role() -> None:
 def test_no_references() -> None:
     """Home Assistant resolves references of its own texts only, and shows others."""
     assert "[%key" not in json.dumps(TEXTS)
-
-
-def test_manifest() -> None:
-    """The keys are in hassfest's order, and no requirement is pinned."""
-    manifest = json.loads((FOLDER / "manifest.json").read_text())
-    keys = list(manifest)
-    assert keys == ["domain", "name", *sorted(keys[2:])]
-    assert not any(re.search(r"[=<>]", item) for item in manifest["requirements"])
 
 
 def test_no_blocking_client_library() -> None:
