@@ -56,10 +56,10 @@ from .tool_calls import (
 _LOGGER = logging.getLogger(__name__)
 
 _PARALLEL_SHOWS: Final = 4
-# Clocks that seem to differ by less are equal: the Date header has no fractions of a
-# second, and the answer needs time to arrive.
+# The server's clock is taken as equal to ours if it differs by less: the Date header
+# has no fractions of a second, and the answer needs time to arrive.
 _SAME_TIME: Final = timedelta(seconds=1.5)
-# A known difference of the clocks stays until another one is seen by at least this.
+# The stored difference of the clocks is replaced if a new one differs from it by more.
 _CLOCK_WAS_SET: Final = timedelta(seconds=3)
 
 
@@ -231,8 +231,9 @@ class OllamaServer(ModelServer):
     def _server_time(self, date: datetime, now: datetime) -> datetime:
         """Return the time of the server's clock, by the Date header of an answer.
 
-        The difference of the clocks stays as it was seen first: if it changed with
-        each poll, all times would change with it.
+        The difference of the two clocks is kept from the first poll on, and replaced
+        only if a clock was set: small changes with each poll would change the times of
+        all models with each poll.
         """
         offset, known = date - now, self._clock_offset
         if known is None or abs(offset - known) >= _CLOCK_WAS_SET:
@@ -252,7 +253,7 @@ class OllamaServer(ModelServer):
 
         num_ctx must be that of the chat requests: a different one would reload
         the model. A model that is loaded only gets the new keep_alive. The timeout is
-        long, because the server gives up loading when its client hangs up.
+        long, because the server stops loading if the connection is closed.
         """
         # An embedding model takes /api/generate only to be unloaded.
         endpoint = "embed" if request.embedding else "generate"
