@@ -40,7 +40,8 @@ from .servers.messages import (
 
 _LOGGER = logging.getLogger(__name__)
 
-# Requests of a turn in which the model may call tools; the next one forbids it.
+# How many requests of one turn let the model call tools. One more request follows at
+# most, and forbids tool calls.
 MAX_TOOL_ITERATIONS: Final = 9
 # Since 2026.11 an empty answer is allowed: Home Assistant only plays a sound.
 _HAS_SILENT_RESPONSE: Final = (MAJOR_VERSION, MINOR_VERSION) >= (2026, 11)
@@ -51,7 +52,11 @@ class HomeAgent:
     """Answers with the primary LLM, which may use Home Assistant's tools."""
 
     def __init__(self, hass: HomeAssistant, config: Mapping[str, Any]) -> None:
-        """Make an agent from a flat configuration."""
+        """Make an agent.
+
+        config holds the data of the entry and of the agent's subentry in one mapping,
+        whose keys begin with the role (see model/role.py).
+        """
         self.hass = hass
         self._config = config
         self._role = ModelRole(hass, config, Role.LLM)
@@ -242,7 +247,10 @@ class HomeAgent:
         yield {"content": await self._async_confirmation(chat_log)}
 
     async def _async_confirmation(self, chat_log: conversation.ChatLog) -> str:
-        """Return what an empty answer to successful tools says: nothing, or "Done."."""
+        """Return the text for an empty answer after successful tool calls.
+
+        That is no text, or a translated "Done." before Home Assistant 2026.11.
+        """
         if _HAS_SILENT_RESPONSE:
             return ""
         language = self.hass.config.language
@@ -255,10 +263,10 @@ class HomeAgent:
 
 
 def needs_another_request(chat_log: conversation.ChatLog) -> bool:
-    """Return whether the model must be asked again: the last item is a tool's result.
+    """Return whether the chat log ends with a tool's result, which the model must see.
 
-    Every answer that calls no tool ends the turn, an empty one too: asked again, the
-    model might call its tools a second time.
+    An answer without a tool call ends the turn, also if it is empty: if the model were
+    asked again, it might call its tools a second time.
     """
     return chat_log.unresponded_tool_results
 

@@ -1,4 +1,4 @@
-"""Home Assistant's backups contain complete indexes."""
+"""Write the indexes of entities to their files before Home Assistant makes a backup."""
 
 import asyncio
 
@@ -22,11 +22,11 @@ def _indexes(hass: HomeAssistant) -> list[Index]:
 
 
 async def async_pre_backup(hass: HomeAssistant) -> None:
-    """Make the files of all indexes complete, and hold writes until the backup ends."""
+    """Write all data to the files of the indexes, and delay writes until the end."""
     await asyncio.gather(*(item.async_hold_writes() for item in _indexes(hass)))
 
 
 async def async_post_backup(hass: HomeAssistant) -> None:
-    """Let the indexes be written again."""
+    """Do the delayed writes, and delay none from now on."""
     for index in _indexes(hass):
         index.release_writes()

@@ -24,13 +24,13 @@ POLL_INTERVAL: Final = timedelta(minutes=1)
 # A server that does not answer is polled more often: its models are loaded again as
 # soon as it is back. An attempt to connect costs little, and only one runs at a time.
 AWAY_INTERVAL: Final = timedelta(seconds=10)
-# DataUpdateCoordinator counts an interval from the last full second: a shorter one may
-# be over already, and polls would follow each other without a pause.
-LEAST_INTERVAL: Final = timedelta(seconds=1)
+# DataUpdateCoordinator counts an interval from the last full second: one of less than a
+# second may be over at once, and polls would follow each other without a pause.
+MIN_INTERVAL: Final = timedelta(seconds=1)
 # A server unloads a model a moment after an unload request.
 UNLOAD_DELAY: Final = timedelta(seconds=2)
-# When the server is polled after the end of a keep_alive, until the model is gone: that
-# takes a moment, and a difference of the clocks below two seconds is not known.
+# How long after the end of a keep_alive the server is polled, until the model is gone:
+# unloading takes a moment, and the two clocks may differ by up to two seconds.
 EXPIRY_DELAYS: Final = (
     timedelta(seconds=1),
     timedelta(seconds=2),
@@ -45,7 +45,9 @@ type LoadedModels = tuple[LoadedModel, ...]
 
 
 class ServerCoordinator(DataUpdateCoordinator[LoadedModels | None]):
-    """Polls one server; data are the models in its memory, None if it reports none.
+    """Polls one server for the models in its memory.
+
+    data holds them, and is None if the server does not report its loaded models.
 
     A server that reports its loaded models is polled each minute, when a model is due
     to be unloaded, and after requests of Home Agent; another server is contacted once,
@@ -129,9 +131,9 @@ class ServerCoordinator(DataUpdateCoordinator[LoadedModels | None]):
         return self._server
 
     async def async_refresh_if_older_than(self, time: datetime) -> None:
-        """Poll the server unless it has answered a poll after the given time.
+        """Poll the server, unless it has answered a poll since time.
 
-        A poll from before the end of the last request does not count.
+        A poll from before the end of Home Agent's last request does not count.
         """
         time = max(time, self._request_ended_at)
         # One poll is enough for all that need one at the same time.
@@ -192,7 +194,7 @@ class ServerCoordinator(DataUpdateCoordinator[LoadedModels | None]):
         self._is_key_refused = False
         self.updated_at = dt_util.utcnow()
         loaded = None if models is None else tuple(models)
-        # After an outage nobody knows which model came when.
+        # After an outage it is not known which models were loaded since the last poll.
         known = {model.name for model in previous or ()}
         self.new_models = [
             model.name
@@ -215,11 +217,14 @@ class ServerCoordinator(DataUpdateCoordinator[LoadedModels | None]):
             ),
         ]
         soonest = min([POLL_INTERVAL, *(time - now for time in due if time > now)])
-        return max(soonest, LEAST_INTERVAL)
+        return max(soonest, MIN_INTERVAL)
 
 
 async def _async_contact(server: ModelServer) -> None:
-    """Raise a ModelServerError if the server is away; whatever it answers is fine."""
+    """Raise a ModelServerError if the server does not answer.
+
+    An answer that is an error is enough: the server is there.
+    """
     try:
         await server.check()
     except ModelServerError as err:

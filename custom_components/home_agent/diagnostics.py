@@ -28,16 +28,19 @@ TO_REDACT: Final = {
     *(role.key("api_key") for role in Role),
     *(role.key("proxy_headers") for role in Role),
 }
-# The path of an address may hold a secret, and so may its user and password.
+# How the keys of addresses end. The path of an address may hold a secret, as may its
+# user and password.
 _ADDRESS_KEYS: Final = ("_url", "_api_base")
 
 
 async def async_get_config_entry_diagnostics(
     hass: HomeAssistant, entry: HomeAgentConfigEntry
 ) -> dict[str, Any]:
-    """Return settings, loaded models, and what the keep_alive adviser has measured.
+    """Return the settings, the loaded models, and the keep_alive adviser's figures.
 
-    An entry that is not loaded has only settings.
+    The adviser (model/use_history.py) stores when a model was used, and calculates what
+    other keep_alive values would have cost. Of an entry that is not loaded, return only
+    the settings.
     """
     settings: dict[str, Any] = {
         "data": _settings(entry.data),
@@ -60,7 +63,7 @@ async def async_get_config_entry_diagnostics(
 
 
 def _settings(data: Mapping[str, Any]) -> dict[str, Any]:
-    """Return settings without secrets; of an address only the host is kept."""
+    """Return settings without secrets, and only the host and port of each address."""
     return {
         key: _shown_address(value)
         if isinstance(value, str) and (key.endswith(_ADDRESS_KEYS) or "://" in value)
@@ -70,7 +73,7 @@ def _settings(data: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _shown_address(address: str) -> str:
-    """Return the host of an address; hide a text that is not an address."""
+    """Return the host and port of an address; REDACTED if it is not an address."""
     try:
         return shown_host(address)
     except ValueError:
@@ -92,7 +95,7 @@ def _server(coordinator: ServerCoordinator) -> dict[str, Any]:
 
 
 def _model(residency: ModelResidency) -> dict[str, Any]:
-    """Return the state of a role's model, with the adviser's measurements."""
+    """Return the state of a role's model, and the figures of the keep_alive adviser."""
     history = residency.use.history
     cadence = history.cadence()
     keep_alive = residency.role.keep_alive_to_send(residency.keep_alive)

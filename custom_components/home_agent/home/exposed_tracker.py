@@ -1,4 +1,4 @@
-"""The current descriptions of all exposed entities, and the news that one changed."""
+"""Descriptions of all exposed entities, kept current, with notifications of changes."""
 
 from collections.abc import Callable
 from typing import Any, Final
@@ -37,20 +37,26 @@ from .exposed import (
     is_exposed,
 )
 
-# What may hide an entity that was exposed until then, in the entity registry; and
-# what is part of the description of a device's entities, in the device registry.
+# Fields of the entity registry: a change of one may end the exposure of an entity.
 _HIDING: Final = frozenset(
-    {"device_class", "entity_category", "entity_id", "hidden_by", "options"}
-    | {"original_device_class"}
+    {
+        "device_class",
+        "entity_category",
+        "entity_id",
+        "hidden_by",
+        "options",
+        "original_device_class",
+    }
 )
+# Fields of the device registry that are part of the description of its entities.
 _DESCRIBING: Final = frozenset({"area_id", "name", "name_by_user", "parent_device_id"})
 
 
 class ExposedEntityTracker:
-    """Keeps the exposed entities; all config entries share one instance.
+    """Keeps a description of each exposed entity; all config entries share one tracker.
 
-    A change of one entity describes only that entity again: a home with thousands of
-    entities takes tens of milliseconds to read as a whole.
+    If one entity changes, only its description is made again: to describe all entities
+    of a large home takes tens of milliseconds.
     """
 
     def __init__(self, hass: HomeAssistant) -> None:
@@ -77,7 +83,7 @@ class ExposedEntityTracker:
         if not self._is_current:
             self._is_current = True
             entities = async_get_exposed_entities(self._hass)
-            # The order counts too: ties of a ranking keep it.
+            # Their order counts too: a ranking keeps it for entities with equal scores.
             if list(entities.items()) != list(self._entities.items()):
                 self._entities = entities
         return self._entities
@@ -93,7 +99,7 @@ class ExposedEntityTracker:
 
     @callback
     def _many_changed(self, _event: Event[Any] | None = None) -> None:
-        """Let the next caller read all entities again."""
+        """Notify the listeners, and describe all entities again when next needed."""
         self._is_current = False
         self._changed.notify()
 
@@ -125,9 +131,9 @@ class ExposedEntityTracker:
         self._one_changed(entity_id, may_hide=may_hide)
 
     def _one_changed(self, entity_id: str, *, may_hide: bool) -> None:
-        """Describe one entity again, and notify the listeners if that may differ.
+        """Describe one entity again; notify the listeners if the result may differ.
 
-        may_hide says that the entity may have been exposed until now.
+        may_hide is whether the change may have ended the exposure of the entity.
         """
         state = self._hass.states.get(entity_id)
         if self._is_current and self._hass.is_running:
@@ -143,7 +149,8 @@ class ExposedEntityTracker:
                 return
             if state is not None:
                 return
-            # It may still be indexed, since its integration may be reloading.
+            # Without a state, it is no longer described, but may still be in the index:
+            # its integration may be reloading.
         else:
             # While Home Assistant starts, thousands of entities appear one by one.
             self._is_current = False

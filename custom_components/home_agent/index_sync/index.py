@@ -24,14 +24,17 @@ class Index:
     def __init__(
         self, hass: HomeAssistant, config: Mapping[str, Any], model: str
     ) -> None:
-        """Use the stores of a flat configuration; open nothing yet."""
+        """Make an index of a model; open no store yet.
+
+        config is the configuration of the embedding role in one mapping.
+        """
         self._hass = hass
         self._config = config
         self._model = model
         self.current: VectorStore | None = None
         self.previous: VectorStore | None = None
         self._is_closed = False
-        # Held while stores are opened and closed, and while keys are removed.
+        # Held while stores are opened or closed, and while entities are removed.
         self._lock = asyncio.Lock()
         # Cleared while Home Assistant makes a backup.
         self._writable = asyncio.Event()
@@ -82,10 +85,11 @@ class Index:
     async def async_remove_unless(
         self, is_wanted: Callable[[str], bool]
     ) -> tuple[dict[str, str], int]:
-        """Remove the keys that are not wanted from all open stores.
+        """Remove the entities that are not wanted from all open stores.
 
-        Return the texts that the current store keeps, and how many it lost. Raise
-        StoreError if a store fails.
+        The keys of a store are entity ids. Return the texts that remain in the current
+        store, by entity id, and how many were removed from it. Raise StoreError if a
+        store fails.
         """
         kept: dict[str, str] = {}
         removed = 0
@@ -125,9 +129,10 @@ class Index:
         await self.async_reopen_later()
 
     async def async_hold_writes(self) -> None:
-        """Bring all data into the index's file, and let writes wait from now on.
+        """Write all data to the file of the index, and delay writes from now on.
 
-        A store that fails is logged: an index can be made again, a backup cannot.
+        If the store fails, log that and do not raise: the index can be made again, but
+        the backup must not fail.
         """
         self._writable.clear()
         if self.current is None:
@@ -141,7 +146,7 @@ class Index:
 
     @callback
     def release_writes(self) -> None:
-        """Let waiting and later writes go on."""
+        """Let the delayed writes and later ones go on."""
         self._writable.set()
 
 

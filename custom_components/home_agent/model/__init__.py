@@ -1,1 +1,1 @@
-"""One model: the role that uses it, its requests, its figures, its history."""
+"""A model on a server: the roles that use it, their requests, figures and history."""

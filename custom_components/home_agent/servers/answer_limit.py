@@ -13,23 +13,24 @@ _UNCOUNTED_CHARACTERS: Final = 16_000
 
 
 class AnswerLimit:
-    """Says when an answer is longer than its limit of tokens can be.
+    """Counts the characters of an answer, and says when they exceed its token limit.
 
-    A server ends an answer at max_tokens itself. One that ignores the field may send a
-    model that repeats itself without an end, and each part of it prolongs the timeout.
+    A server normally ends an answer at max_tokens itself. If it ignores the field, a
+    model that repeats itself never ends, and each part of its answer prolongs the
+    timeout.
     """
 
     def __init__(self, host: str, max_tokens: int | None) -> None:
-        """Allow an answer of max_tokens, any answer if that is None.
+        """Allow an answer of max_tokens; of any length if max_tokens is None.
 
-        host is the server's, for the log.
+        host is the host and port of the server, for the log.
         """
         self._host = host
         self._max_tokens = max_tokens
         self._characters = 0
 
     def add(self, characters: int) -> bool:
-        """Count characters of an answer; return whether it must end now."""
+        """Count more characters of the answer; return whether to end it now."""
         self._characters += characters
         if self._max_tokens is None or self._characters <= (
             _CHARACTERS_PER_TOKEN * self._max_tokens + _UNCOUNTED_CHARACTERS

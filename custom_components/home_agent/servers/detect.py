@@ -211,6 +211,17 @@ _is_koboldcpp = _has("result")
 _is_localai = _has("version", "endpoints")
 # Paths, and what only one kind of server answers there. The first match counts.
 _SIGNS: Final[tuple[tuple[str, Callable[[Any], bool], ServerKind], ...]] = (
+    # LiteLLM 1.106.2. The first path needs no key, but a proxy may hide it.
+    (
+        "/health/liveliness",
+        lambda answer: answer == "I'm alive!",
+        ServerKind.LITELLM,
+    ),
+    (
+        "/v1/model/info",
+        _has_entry_with("data", "model_name", "litellm_params"),
+        ServerKind.LITELLM,
+    ),
     ("/api/extra/version", _is_koboldcpp, ServerKind.KOBOLDCPP),
     ("/.well-known/localai.json", _is_localai, ServerKind.LOCALAI),
     (

@@ -30,7 +30,11 @@ _CONFLICT: Final = 409
 
 
 class DockerModelRunner(OpenAICompatibleServer):
-    """Docker Model Runner, by its own API: its Ollama API would reload the models."""
+    """Docker Model Runner, used by its own API.
+
+    It has an API like Ollama's too, but that reloads a model whenever a request has
+    another keep_alive or context size than the one before.
+    """
 
     kind = ServerKind.DOCKER_MODEL_RUNNER
     capabilities = (
@@ -44,7 +48,7 @@ class DockerModelRunner(OpenAICompatibleServer):
     def __init__(self, session: aiohttp.ClientSession, connection: Connection) -> None:
         """Make a client for the server that connection leads to."""
         super().__init__(session, connection)
-        # Why the keep_alive of a model's last request was not applied.
+        # By model: why the server did not take the keep_alive of the last request.
         self._busy_errors: dict[str, RequestRefused] = {}
 
     @override
@@ -56,9 +60,10 @@ class DockerModelRunner(OpenAICompatibleServer):
     async def _before_request(self, model: str, keep_alive: KeepAlive) -> None:
         """Configure the keep_alive, unless the model is loaded with it already.
 
-        Somebody else may have set another value, and a server that was restarted
-        has none, so /engines/ps is read each time. A runner that is busy refuses;
-        the next request tries again.
+        /engines/ps is read each time, because another client may have set another
+        value, and a server that was restarted has forgotten it. A runner (the process
+        that has the model in memory) refuses while it is busy; the next request tries
+        again.
         """
         self._busy_errors.pop(model, None)
         for entry in await self._loaded():
@@ -69,7 +74,7 @@ class DockerModelRunner(OpenAICompatibleServer):
                 and current.nanoseconds == keep_alive.nanoseconds
             ):
                 return
-        # Always as text, unlike on Ollama.
+        # A text also for -1 and 0, for which Ollama wants numbers.
         text = {None: "-1", 0: "0"}.get(keep_alive.nanoseconds, keep_alive.text)
         _LOGGER.debug("Setting the keep_alive of %s to %s", model, text)
         try:
@@ -100,7 +105,7 @@ class DockerModelRunner(OpenAICompatibleServer):
                 "messages": [{"role": "user", "content": "."}],
             }
         endpoint = "embeddings" if request.embedding else "chat/completions"
-        async with self._residency_requests(request.model, request.keep_alive):
+        async with self._applying_keep_alive(request.model, request.keep_alive):
             await self.http.post(
                 self._url(endpoint), body, timeout=LOAD_TIMEOUT, headers=_PRELOAD
             )
@@ -125,7 +130,10 @@ class DockerModelRunner(OpenAICompatibleServer):
 
 
 def _loaded_model(entry: Answer, names: Collection[str]) -> LoadedModel:
-    """Return an entry of /engines/ps; its idle time counts from last_used."""
+    """Return the model that an entry of /engines/ps describes.
+
+    The server counts a keep_alive from last_used, which is in the entry.
+    """
     name = entry.text("model_name")
     is_busy = entry.flag("in_use")
     expires_at = None

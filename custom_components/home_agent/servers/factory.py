@@ -17,7 +17,7 @@ from .docker_model_runner import DockerModelRunner
 from .errors import CannotConnect
 from .llama_cpp import LlamaCppRouter, LlamaCppServer
 from .lm_studio import LMStudioServer
-from .loading import LemonadeServer, LlamaSwapServer, LocalAIServer
+from .load_unload import LemonadeServer, LlamaSwapServer, LocalAIServer
 from .ollama import OllamaServer
 from .openai_compatible import OpenAICompatibleServer
 from .own_rules import KoboldCppServer, LiteLLMServer, TabbyAPIServer, VLLMServer
@@ -64,10 +64,11 @@ def takes_keep_alive(kind: ServerKind) -> bool:
 
 
 def is_declaration_needed(server: ModelServer) -> bool:
-    """Return whether only the user can say that a server is their own.
+    """Return whether the user must say that a server is their own.
 
-    So it is for a server at a public address, of a kind that anybody may offer to
-    others. Until the user says so, it gets only requests that the user made.
+    That is needed if the server has a public address and is of a kind that companies
+    offer as a service too. Until the user says so, Home Agent sends it no
+    keep_alive, and no request that loads or primes a model in advance.
     """
     return _may_belong_to_others(server.kind) and not server.connection.is_local
 
@@ -77,9 +78,10 @@ async def connect(
 ) -> ModelServer:
     """Return the object that talks to the server of a connection.
 
-    A kind that is None is found out by requests. A known cloud is one whatever kind
-    is stored. Raise a ModelServerError if the kind cannot be found out, or if the
-    name of a server cannot be resolved of which that must be known.
+    If the kind of the connection is None, requests find it out. The address of a
+    known cloud service decides the kind, whatever kind is stored. Raise a
+    ModelServerError if the kind cannot be found out, or if it must be known whether
+    the server is in the user's network and its host name cannot be resolved.
     """
     if is_cloud(connection.url):
         connection = replace(connection, kind=ServerKind.CLOUD)
@@ -88,13 +90,17 @@ async def connect(
         kind = detected.kind
         connection = replace(connection, kind=kind, api_base=detected.api_base)
     if _may_belong_to_others(kind):
-        is_near = await _async_is_local(session, connection.url)
-        connection = replace(connection, is_local=is_near)
+        is_in_network = await _async_is_local(session, connection.url)
+        connection = replace(connection, is_local=is_in_network)
     return _CLASSES[kind](session, connection)
 
 
 def _may_belong_to_others(kind: ServerKind) -> bool:
-    """Return whether somebody else may run a server of a kind, and charge for it."""
+    """Return whether a server of this kind may be a service of others that costs money.
+
+    Nothing else tells such a service from a server of the user: both have the same
+    API, and neither is known to obey a keep_alive.
+    """
     capabilities = server_capabilities(kind)
     return (
         ServerCapability.WARM in capabilities
@@ -105,8 +111,9 @@ def _may_belong_to_others(kind: ServerKind) -> bool:
 async def _async_is_local(session: aiohttp.ClientSession, url: str) -> bool:
     """Return whether an address is in the user's own network.
 
-    The session resolves a name; it must be one of Home Assistant's. All addresses of
-    the name must be in that network. Raise CannotConnect if it cannot be resolved.
+    A host name is in the network only if all of its addresses are. The session, which
+    must be one of Home Assistant's, resolves the name. Raise CannotConnect if it
+    cannot.
     """
     if (known := is_local(url)) is not None:
         return known

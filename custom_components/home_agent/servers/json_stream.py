@@ -116,9 +116,10 @@ class JsonStream:
         self._extend(self._longest_wait)
 
     def end_soon(self, *, is_certain: bool) -> None:
-        """Wait only seconds from now on for what may follow the end of the answer.
+        """Wait only some seconds more for events after the end of the answer.
 
-        They are more if the caller is not certain that it was the end.
+        That is END_SECONDS, or UNCERTAIN_END_SECONDS if the caller is not certain that
+        it was the end.
         """
         self.is_ending = True
         self._extend(END_SECONDS if is_certain else UNCERTAIN_END_SECONDS)

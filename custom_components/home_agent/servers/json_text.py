@@ -6,7 +6,8 @@ from typing import Final
 
 from homeassistant.util.json import JSON_DECODE_EXCEPTIONS, json_loads
 
-# An escape sequence of a JSON text: a surrogate pair, half of one, or any other.
+# An escape sequence in a JSON text: a surrogate pair, half of a pair (the only group
+# that is captured), or any other.
 _HALF_OF_PAIR: Final = r"u[dD][89a-fA-F][0-9a-fA-F]{2}"
 _PAIR: Final = r"u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}"
 _ESCAPE: Final = re.compile(rf"\\(?:{_PAIR}|({_HALF_OF_PAIR})|.)", re.DOTALL)
@@ -15,26 +16,27 @@ _NOT_FINITE: Final = re.compile(r"\b(?:NaN|Infinity)\b")
 
 
 def parse_json(data: bytes) -> object:
-    """Return the value of a JSON text; raise ValueError if it is none.
+    """Return the value of a JSON text; raise ValueError if data is no JSON text.
 
-    Text that is no valid Unicode becomes U+FFFD: a model may generate half of a
-    surrogate pair, or a server may cut a character in two. NaN and Infinity inside an
-    object or a list become such numbers, so that a figure costs no answer.
+    Invalid Unicode is replaced by U+FFFD: a model may generate half of a surrogate
+    pair, or a server may cut a character in two. NaN and Infinity inside an object or
+    a list are accepted as such numbers: one odd figure must not make the whole answer
+    unreadable.
     """
     try:
         return json_loads(data)
     except JSON_DECODE_EXCEPTIONS:
         text = data.decode(errors="replace")
-        mended = _ESCAPE.sub(lambda match: "\\ufffd" if match[1] else match[0], text)
+        repaired = _ESCAPE.sub(lambda match: "\\ufffd" if match[1] else match[0], text)
         if text.lstrip()[:1] in ("{", "[") and _NOT_FINITE.search(text):
-            return _parse_with_odd_numbers(mended)
-        if mended.encode() == data:
+            return _parse_with_odd_numbers(repaired)
+        if repaired.encode() == data:
             raise
-    return json_loads(mended)
+    return json_loads(repaired)
 
 
 def _parse_with_odd_numbers(text: str) -> object:
-    """Return the value of a JSON text with NaN or Infinity; raise as parse_json."""
+    """Return the value of a JSON text with NaN or Infinity; raise ValueError."""
     try:
         return json.loads(text)
     except RecursionError as err:

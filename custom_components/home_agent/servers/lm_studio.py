@@ -57,11 +57,11 @@ class LMStudioServer(OpenAICompatibleServer):
     def _after_request(
         self, model: str, keep_alive: KeepAlive
     ) -> Awaitable[None] | None:
-        """Return the unload for 0."""
-        return self._unload_in_time(model) if keep_alive.nanoseconds == 0 else None
+        """Return the request that unloads the model, for a keep_alive of 0."""
+        return self._unload_or_time_out(model) if keep_alive.nanoseconds == 0 else None
 
-    async def _unload_in_time(self, model: str) -> None:
-        """Unload a model; raise ServerTimedOut if that takes SHORT_TIMEOUT seconds."""
+    async def _unload_or_time_out(self, model: str) -> None:
+        """Unload a model; raise ServerTimedOut if it takes SHORT_TIMEOUT or longer."""
         try:
             async with asyncio.timeout(SHORT_TIMEOUT):
                 await self.unload(model)
@@ -134,10 +134,10 @@ class LMStudioServer(OpenAICompatibleServer):
         return True
 
     async def _models(self) -> list[Answer] | None:
-        """Return the models with their instances, None before 0.4.
+        """Return the models with their loaded instances, None before version 0.4.
 
-        Before, the path is unknown: LM Studio answers that with status 200 and an
-        error.
+        Older versions do not know the path, and answer with 404, or with status 200
+        and an error text.
         """
         try:
             models = await self.http.get(self._rest_url("v1/models"))

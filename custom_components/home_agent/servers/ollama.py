@@ -27,6 +27,7 @@ from .base import (
 from .errors import ConnectionLost, ModelServerError
 from .http import SHORT_TIMEOUT
 from .json_stream import JsonStream
+from .keep_alive_requests import KeepAliveRequests
 from .messages import (
     ChatAnswer,
     ChatDelta,
@@ -44,7 +45,6 @@ from .ollama_answers import (
 from .ollama_files import ModelFiles
 from .ollama_names import full_name, is_cloud_model
 from .ollama_requests import chat_body
-from .residency_requests import ResidencyRequests
 from .thinking import ThinkingSplitter, split_thinking
 from .tool_calls import (
     LENGTH,
@@ -57,8 +57,8 @@ from .tool_calls import (
 _LOGGER = logging.getLogger(__name__)
 
 _PARALLEL_SHOWS: Final = 4
-# Clocks that seem to differ by less are equal: the Date header has no fractions of a
-# second, and the answer needs time to arrive.
+# The server's clock is taken as equal to ours if it differs by less: the Date header
+# has no fractions of a second, and the answer needs time to arrive.
 _SAME_TIME: Final = timedelta(seconds=1.5)
 # The keep_alive of a model between the requests of a turn whose own keep_alive is 0,
 # and the seconds from the begin of such a request until this one is sent. Ollama's
@@ -66,7 +66,7 @@ _SAME_TIME: Final = timedelta(seconds=1.5)
 # useLoadedRunner), so this one must come second.
 KEEP_BETWEEN_REQUESTS: Final = KeepAlive.parse("5m")
 KEEP_DELAY = 0.2
-# A known difference of the clocks stays until another one is seen by at least this.
+# The stored difference of the clocks is replaced if a new one differs from it by more.
 _CLOCK_WAS_SET: Final = timedelta(seconds=3)
 
 
@@ -87,7 +87,7 @@ class OllamaServer(ModelServer):
         """Make a client for the server that connection leads to."""
         super().__init__(session, connection)
         self._files = ModelFiles(self._read_show)
-        self._residency = ResidencyRequests()
+        self.keep_alive_requests = KeepAliveRequests()
         # How far the server's clock is ahead of Home Assistant's, None before a poll.
         self._clock_offset: timedelta | None = None
 
@@ -241,8 +241,9 @@ class OllamaServer(ModelServer):
     def _server_time(self, date: datetime, now: datetime) -> datetime:
         """Return the time of the server's clock, by the Date header of an answer.
 
-        The difference of the clocks stays as it was seen first: if it changed with
-        each poll, all times would change with it.
+        The difference of the two clocks is kept from the first poll on, and replaced
+        only if a clock was set: small changes with each poll would change the times of
+        all models with each poll.
         """
         offset, known = date - now, self._clock_offset
         if known is None or abs(offset - known) >= _CLOCK_WAS_SET:
@@ -262,7 +263,7 @@ class OllamaServer(ModelServer):
 
         num_ctx must be that of the chat requests: a different one would reload
         the model. A model that is loaded only gets the new keep_alive. The timeout is
-        long, because the server gives up loading when its client hangs up.
+        long, because the server stops loading if the connection is closed.
         """
         # An embedding model takes /api/generate only to be unloaded.
         endpoint = "embed" if request.embedding else "generate"
@@ -331,7 +332,7 @@ class OllamaServer(ModelServer):
                 )
             )
 
-        async with self._residency.sent_during(keep, KEEP_DELAY):
+        async with self.keep_alive_requests.sent_during(keep, KEEP_DELAY):
             yield
 
     def _url(self, endpoint: str) -> str:

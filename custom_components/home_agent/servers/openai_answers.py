@@ -19,18 +19,20 @@ class StreamParser:
     """Translates the events of a stream."""
 
     def __init__(self, host: str, max_tokens: int | None) -> None:
-        """Start before the first event; host is the server's, for errors.
+        """Start before the first event.
 
-        max_tokens is the limit that the request has, None if it has none.
+        host is the host and port of the server, for errors and the log. max_tokens is
+        the limit of tokens in the request, None if the request has none.
         """
         self.finish_reason: str | None = None
-        # Whether the finish_reason was not followed by another part of the answer.
+        # Whether a finish_reason came, and no part of the answer after it.
         self.has_ended = False
-        # Some servers send a finish_reason with each part: it is certain to be the
-        # end where other events had none, and is no end where a part has followed.
+        # Some servers send a finish_reason with each event. It is certain to be the
+        # end if an earlier event had none ...
         self.is_end_certain = False
-        self.has_gone_on = False
-        # Whether the answer is longer than the limit of tokens allows, and ends here.
+        # ... and it was not the end if a part of the answer came after it.
+        self.has_continued = False
+        # Whether the answer must end here: it is longer than max_tokens allows.
         self.is_cut = False
         # Whether thinking came in the field "reasoning_content".
         self.has_reasoning_content = False
@@ -43,11 +45,15 @@ class StreamParser:
         self._timings: Answer | None = None
 
     def feed(self, event: Answer) -> ChatDelta | None:
-        """Return the text of an event, if it has any; keep the rest for the end."""
+        """Return the text of an event, None if it has no text.
+
+        Tool calls, figures and the finish_reason are collected, and returned by end.
+        """
         had_figures = bool(self._usage or self._timings)
         self._usage = event.figures("usage") or self._usage
         self._timings = event.figures("timings") or self._timings
-        # Some servers send figures with each event: only the first show progress.
+        # Some servers send figures with each event, so only the first figures count as
+        # progress.
         self.has_progressed = bool(self._usage or self._timings) and not had_figures
         if not (choices := event.objects("choices")):
             return None
@@ -70,11 +76,11 @@ class StreamParser:
         return _delta(content, thinking + tagged)
 
     def rest(self) -> ChatDelta | None:
-        """Return the text that was held back."""
+        """Return the text that was held back, as it may have begun a thinking tag."""
         return _delta(*self._splitter.finish())
 
     def end(self) -> ChatDelta:
-        """Return the last delta."""
+        """Return the last delta: tool calls, finish_reason and figures."""
         return ChatDelta(
             tool_calls=self._calls.finish(self.finish_reason, has_ended=self.has_ended),
             finish_reason=self.finish_reason,
@@ -86,7 +92,7 @@ class StreamParser:
         if is_part or (reason and not self.has_ended):
             self.has_progressed = True
         if is_part and self.has_ended:
-            self.has_gone_on = True
+            self.has_continued = True
         if reason:
             self.finish_reason = reason
             self.has_ended = True
@@ -140,8 +146,9 @@ def _content_of(message: Answer) -> tuple[str, str]:
 
     Thinking is in reasoning_content (llama.cpp, LM Studio, vLLM, DeepSeek), in
     reasoning (Ollama's /v1, OpenRouter, Groq), or in parts of the content
-    (Mistral, whose reasoning models send content as a list). A refusal of OpenAI's
-    models is in a field of its own, without content: it is the answer.
+    (Mistral, whose reasoning models send content as a list). OpenAI's models write
+    a refusal into the field "refusal" and leave the content empty: the refusal is
+    returned as the text.
     """
     thinking = message.optional_text("reasoning_content")
     if not thinking and isinstance(reasoning := message.value("reasoning"), str):

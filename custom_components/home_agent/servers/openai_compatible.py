@@ -34,6 +34,7 @@ from .errors import (
     RequestRefused,
 )
 from .json_stream import JsonStream
+from .keep_alive_requests import KeepAliveRequests
 from .messages import (
     ChatAnswer,
     ChatDelta,
@@ -44,7 +45,6 @@ from .messages import (
 )
 from .openai_answers import StreamParser, has_reasoning_content, parse_chat_answer
 from .openai_requests import openai_message, reasoning_effort
-from .residency_requests import ResidencyRequests
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -56,9 +56,9 @@ _REASONING: Final = "reasoning_content"
 class OpenAICompatibleServer(ModelServer):
     """A server that takes OpenAI's requests.
 
-    The API does not define keep_alive. It is sent to servers in the user's network,
-    and to those that the user declared their own, until the server refuses it: the
-    local servers known to Home Agent ignore it or pass it on.
+    OpenAI's API has no keep_alive. This class sends it to servers in the user's
+    network, and to those that the user has declared their own, until the server
+    refuses it: the local servers known to Home Agent ignore it or pass it on.
     """
 
     kind = ServerKind.OPENAI_COMPATIBLE
@@ -70,11 +70,12 @@ class OpenAICompatibleServer(ModelServer):
         self._refused: set[str] = set()
         if connection.keep_alive_refused:
             self._refused.add("keep_alive")
-        # Models whose answers brought reasoning_content, and those for which the
-        # server has said whether it wants that field back.
+        # Models whose answers had the field reasoning_content.
         self._reasoning_models: set[str] = set()
+        # By model, whether later requests must contain that field of earlier answers:
+        # known if the server has refused a request with or without it.
         self._takes_reasoning: dict[str, bool] = {}
-        self.residency = ResidencyRequests()
+        self.keep_alive_requests = KeepAliveRequests()
 
     @property
     @override
@@ -101,7 +102,7 @@ class OpenAICompatibleServer(ModelServer):
         body = self._chat_body(request)
         body |= {"stream": True, "stream_options": {"include_usage": True}}
         parser = StreamParser(self.http.host, request.max_tokens)
-        async with self._residency_requests(
+        async with self._applying_keep_alive(
             request.model, request.keep_alive, keeps_loaded=request.keeps_loaded
         ):
             try:
@@ -116,15 +117,15 @@ class OpenAICompatibleServer(ModelServer):
                             break
                         if (
                             parser.has_ended
-                            and not parser.has_gone_on
+                            and not parser.has_continued
                             and not stream.is_ending
                         ):
                             stream.end_soon(is_certain=parser.is_end_certain)
                     if not stream.is_complete and not parser.has_ended:
                         raise ConnectionLost(self.http.host, "no [DONE] at the end")
             except ModelServerError as err:
-                # What follows the end is not worth the answer.
-                if not parser.has_ended or parser.has_gone_on:
+                # The answer is complete: an error after its end does not matter.
+                if not parser.has_ended or parser.has_continued:
                     raise
                 _LOGGER.debug("Error after the end of an answer: %s", err.log_text)
             if parser.has_reasoning_content:
@@ -136,7 +137,7 @@ class OpenAICompatibleServer(ModelServer):
     @override
     async def chat(self, request: ChatRequest) -> ChatAnswer:
         """Return the answer in one piece."""
-        async with self._residency_requests(
+        async with self._applying_keep_alive(
             request.model, request.keep_alive, keeps_loaded=request.keeps_loaded
         ):
             answer = await self._send("chat/completions", self._chat_body(request))
@@ -151,7 +152,7 @@ class OpenAICompatibleServer(ModelServer):
         """Return one vector for each text, in the same order."""
         body: JsonObject = {"model": model, "input": list(texts)}
         body |= self.residency_fields(model, keep_alive)
-        async with self._residency_requests(model, keep_alive):
+        async with self._applying_keep_alive(model, keep_alive):
             answer = await self._send("embeddings", body)
         items = answer.objects("data")
         positions = [item.integer("index") for item in items]
@@ -191,7 +192,7 @@ class OpenAICompatibleServer(ModelServer):
                 ChatRequest(model=request.model, messages=[message], max_tokens=1)
             )
         body |= self.residency_fields(request.model, request.keep_alive)
-        async with self._residency_requests(request.model, request.keep_alive):
+        async with self._applying_keep_alive(request.model, request.keep_alive):
             await self._send(endpoint, body, timeout=LOAD_TIMEOUT)
 
     @override
@@ -200,23 +201,26 @@ class OpenAICompatibleServer(ModelServer):
         raise NotSupported(self.http.host)
 
     @asynccontextmanager
-    async def _residency_requests(
+    async def _applying_keep_alive(
         self,
         model: str,
         keep_alive: KeepAlive | None,
         *,
         keeps_loaded: bool = False,
     ) -> AsyncIterator[None]:
-        """Send the requests that a keep_alive needs before and after another one.
+        """Send the extra requests that apply a keep_alive before and after the body.
 
-        What comes after is also sent if the other request failed or was cancelled,
-        because it may have loaded the model. keeps_loaded: nothing comes after it.
+        The body sends the model request. What follows it is also sent if that request
+        failed or was cancelled, because it may have loaded the model. keeps_loaded:
+        nothing follows it.
         """
         if keep_alive is None:
             yield
             return
-        await self.residency.wait_for_background()
-        await self.residency.send_before(self._before_request(model, keep_alive))
+        await self.keep_alive_requests.wait_for_background()
+        await self.keep_alive_requests.send_before(
+            self._before_request(model, keep_alive)
+        )
         is_connected = True
         try:
             yield
@@ -227,21 +231,22 @@ class OpenAICompatibleServer(ModelServer):
             if is_connected and keeps_loaded:
                 self.kept_loaded.add(model)
             elif is_connected and (after := self._after_request(model, keep_alive)):
-                self.residency.send_after(after)
+                self.keep_alive_requests.send_after(after)
 
     async def _before_request(self, model: str, keep_alive: KeepAlive) -> None:
-        """Send what makes the keep_alive of the next request effective.
+        """Send the extra requests that the server needs to apply a keep_alive.
 
-        Nothing here; for servers that have requests of their own for it. Raise a
-        ModelServerError if that fails.
+        They are sent before the model request. The base class sends none. Raise a
+        ModelServerError if one fails.
         """
 
     def _after_request(
         self, model: str, keep_alive: KeepAlive
     ) -> Awaitable[None] | None:
-        """Return what makes the keep_alive of the last request effective.
+        """Return an extra request that the server needs after the model request.
 
-        None if no request is needed. Awaiting it raises a ModelServerError if it fails.
+        It applies the keep_alive, and is sent when it is awaited; that raises a
+        ModelServerError if it fails. None if the server needs no such request.
         """
         return None
 
@@ -375,7 +380,7 @@ class OpenAICompatibleServer(ModelServer):
     def _remember_reasoning(self, err: RequestRefused, body: JsonObject) -> bool:
         """Return whether an error says that reasoning_content is missing, or wrong.
 
-        The server's word for a model counts once; the request is sent again then.
+        The request is then sent again with or without that field, once for each model.
         """
         model = body["model"]
         has_reasoning = any(_REASONING in m for m in body.get("messages", ()))

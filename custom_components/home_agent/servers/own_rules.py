@@ -1,4 +1,4 @@
-"""Servers that keep their models in memory by rules of their own configuration."""
+"""Servers whose own configuration decides how long a model stays in memory."""
 
 from collections.abc import Collection, Sequence
 from typing import override
@@ -17,13 +17,13 @@ from .openai_compatible import OpenAICompatibleServer
 
 
 class OwnRulesServer(OpenAICompatibleServer):
-    """A server that ignores a keep_alive, so that none is sent."""
+    """The base class of servers that ignore a keep_alive; none is sent to them."""
 
     capabilities = ServerCapability.WARM
 
     @override
     def may_send_keep_alive(self, model: str) -> bool:
-        """Return False: the field has no effect."""
+        """Return False: the server ignores the field."""
         return False
 
 
@@ -32,12 +32,12 @@ class OneModelServer(OwnRulesServer):
 
     @override
     def find(self, name: str, models: Sequence[ServerModel]) -> ServerModel | None:
-        """Return the one model."""
+        """Return the server's only model, whatever the name; None if it lists none."""
         return models[0] if models else None
 
 
 class VLLMServer(OwnRulesServer):
-    """vLLM: the models that it serves are always in memory."""
+    """vLLM: it loads its models when it starts, and never unloads one."""
 
     kind = ServerKind.VLLM
     capabilities = ServerCapability.WARM | ServerCapability.LIST
@@ -61,9 +61,9 @@ class VLLMServer(OwnRulesServer):
 
     @override
     async def loaded_models(self, names: Collection[str]) -> list[LoadedModel]:
-        """Return the models that it serves.
+        """Return the models that the server lists, all of which are in memory.
 
-        max_model_len is vLLM's own addition to the list.
+        max_model_len is a field of vLLM, not of OpenAI's API.
         """
         return [
             LoadedModel(
@@ -91,8 +91,8 @@ class KoboldCppServer(OneModelServer):
 class LiteLLMServer(CloudServer):
     """LiteLLM: a proxy for models of any provider, which may cost money.
 
-    It forwards unknown fields, and strict providers behind it then refuse the
-    whole request; its setting drop_params does not prevent that.
+    It forwards unknown fields such as keep_alive, and a strict provider behind it then
+    refuses the whole request; LiteLLM's setting drop_params does not prevent that.
     """
 
     kind = ServerKind.LITELLM

@@ -15,9 +15,9 @@ RETRY_PAUSE: Final = 1.5
 async def async_may_retry(err: ModelServerError) -> bool:
     """Return whether to send the request that failed with err once more.
 
-    If so, wait RETRY_PAUSE seconds first. HttpClient never sends a POST request again
-    after a failure, so the caller's retry is the only one. There must be none once a
-    part of the answer was used.
+    If so, wait RETRY_PAUSE seconds before returning. HttpClient never repeats a POST
+    request that failed, so the request is repeated only by the caller. A caller that
+    has used a part of the answer must not repeat the request.
     """
     if not err.is_transient:
         return False

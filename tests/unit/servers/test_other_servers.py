@@ -91,7 +91,7 @@ async def loaded(server: ModelServer) -> list[str]:
 async def settled(server: ModelServer) -> None:
     """Wait for the requests that follow an answer."""
     assert isinstance(server, OpenAICompatibleServer)
-    await server.residency.wait_for_background()
+    await server.keep_alive_requests.wait_for_background()
 
 
 def posted(stand_in: OtherStandIn) -> list[str]:

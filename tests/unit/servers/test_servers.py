@@ -801,6 +801,41 @@ async def test_lite_llm_is_known_by_its_headers(hass: HomeAssistant) -> None:
     assert found == Detected(ServerKind.LITELLM, "LiteLLM")
 
 
+@pytest.mark.parametrize(
+    "sign",
+    [
+        {"/health/liveliness": '"I\'m alive!"'},
+        {
+            "/v1/model/info": {
+                "data": [
+                    {
+                        "model_name": "m",
+                        "litellm_params": {"model": "ollama_chat/llama3.2:3b"},
+                        "model_info": {"id": "1"},
+                    }
+                ]
+            }
+        },
+    ],
+)
+async def test_lite_llm_is_known_without_its_headers(
+    probe: Any, sign: dict[str, Any]
+) -> None:
+    """Version 1.106.2 sends them with answers of models, but not with their list."""
+    answers = {"/v1/models": v1_models("openai"), **sign}
+    assert await probe(answers) == Detected(ServerKind.LITELLM, "LiteLLM")
+
+
+async def test_a_server_that_is_alive_is_not_lite_llm(probe: Any) -> None:
+    """Other servers may have the same paths."""
+    answers = {
+        "/v1/models": v1_models("x"),
+        "/health/liveliness": {"status": "ok"},
+        "/v1/model/info": {"data": [{"id": "m"}]},
+    }
+    assert (await probe(answers)).kind is UNKNOWN
+
+
 async def test_lm_studio_answers_every_path(probe: Any) -> None:
     """With 200 and an error: only the shape of a body counts."""
     default = (200, '{"error": "Unexpected endpoint or method."}')

@@ -10,7 +10,7 @@ from .errors import ModelServerError
 _LOGGER = logging.getLogger(__name__)
 
 
-class ResidencyRequests:
+class KeepAliveRequests:
     """Sends the extra requests that make one server apply a keep_alive.
 
     If one fails, it is logged, and the model request is not affected.

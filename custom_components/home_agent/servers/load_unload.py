@@ -17,8 +17,11 @@ from .messages import LoadRequest
 from .own_rules import OwnRulesServer
 
 
-class LoadingServer(OwnRulesServer):
-    """What these servers share: requests below the server's root."""
+class LoadUnloadServer(OwnRulesServer):
+    """The base class of servers with requests to load and unload a model.
+
+    The paths of those requests begin at the root of the address, not at /v1.
+    """
 
     capabilities = (
         ServerCapability.WARM
@@ -32,8 +35,11 @@ class LoadingServer(OwnRulesServer):
         return f"{server_root(self.connection.url)}/{path}"
 
 
-class LlamaSwapServer(LoadingServer):
-    """llama-swap: the ttl is in its configuration file; a question loads a model."""
+class LlamaSwapServer(LoadUnloadServer):
+    """llama-swap: it loads a model with its first request, and has no other way.
+
+    It unloads a model after the ttl in llama-swap's configuration file.
+    """
 
     kind = ServerKind.LLAMA_SWAP
 
@@ -58,18 +64,18 @@ class LlamaSwapServer(LoadingServer):
         await self.http.post(self._root_url(path), {})
 
 
-class LocalAIServer(LoadingServer):
+class LocalAIServer(LoadUnloadServer):
     """LocalAI: a watchdog unloads models (LOCALAI_WATCHDOG_IDLE), off by default.
 
-    Only an administrator's key may load and unload. Without it, a question still
-    loads its model.
+    Only an administrator's key may load and unload. Without one, a chat or embedding
+    request still loads its model.
     """
 
     kind = ServerKind.LOCALAI
 
     @override
     async def loaded_models(self, names: Collection[str]) -> list[LoadedModel] | None:
-        """Return the models in memory, None if the key is no administrator's."""
+        """Return the models in memory, None without an administrator's key."""
         try:
             answer = await self._get(self._root_url("system"))
         except InvalidAuth, RequestRefused:
@@ -81,7 +87,7 @@ class LocalAIServer(LoadingServer):
 
     @override
     async def load(self, request: LoadRequest) -> None:
-        """Load a model; by a question if the key is no administrator's."""
+        """Load a model; without an administrator's key, by a small model request."""
         try:
             await self.http.post(
                 self._root_url("backend/load"),
@@ -97,7 +103,7 @@ class LocalAIServer(LoadingServer):
         await self.http.post(self._root_url("backend/shutdown"), {"model": model})
 
 
-class LemonadeServer(LoadingServer):
+class LemonadeServer(LoadUnloadServer):
     """Lemonade: unloads by its own evict_idle_timeout, but never a pinned model."""
 
     kind = ServerKind.LEMONADE
