@@ -12,7 +12,7 @@ from pathlib import Path
 import shutil
 import signal
 import sys
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import aiohttp
 
@@ -181,6 +181,13 @@ async def wait_for(session: aiohttp.ClientSession, url: str, what: str) -> None:
     print(f"demo: {what} is up", flush=True)
 
 
+class Poster(Protocol):
+    """What sends requests to Home Assistant's HTTP API."""
+
+    async def post(self, path: str, body: Any = None, *, form: bool = False) -> Any:
+        """Return the JSON of an answer."""
+
+
 class Api:
     """Home Assistant's HTTP and WebSocket API, signed in as the demo's user."""
 
@@ -290,7 +297,10 @@ async def furnish(socket: Socket) -> None:
 
 
 def choose_models(form: dict[str, Any]) -> dict[str, Any]:
-    """Return what to fill in for the models that a server has."""
+    """Return what to fill in for the models that a server has.
+
+    The form has no keep_alive for a server that ignores it.
+    """
     schema = {item["name"]: item for item in form["data_schema"]}
     embedding = {item["name"]: item for item in schema["embedding"]["schema"]}
 
@@ -300,13 +310,15 @@ def choose_models(form: dict[str, Any]) -> dict[str, Any]:
     models = choices(schema["llm_model"])
     if not models:
         raise RuntimeError("the server has no model that can chat")
-    values: dict[str, Any] = {"llm_model": models[0], "llm_keep_alive": "-1"}
+    values: dict[str, Any] = {"llm_model": models[0]}
     if {"llama3.2:3b", "llama3.2:70b"} <= set(models):
         values["llm_model"] = "llama3.2:3b"
         values["external_llm"] = {
             "external_llm_model": "llama3.2:70b",
             "external_llm_keep_alive": "2m",
         }
+    if "llm_keep_alive" in schema:
+        values["llm_keep_alive"] = "-1"
     embedders = [
         name for name in choices(embedding["embedding_model"]) if "emb" in name
     ]
@@ -318,7 +330,7 @@ def choose_models(form: dict[str, Any]) -> dict[str, Any]:
     return values
 
 
-async def set_up_home_agent(api: Api, server: str) -> None:
+async def set_up_home_agent(api: Poster, server: str) -> None:
     """Go through Home Agent's own dialogs."""
     flow = "/api/config/config_entries/flow"
     form = await api.post(flow, {"handler": "home_agent"})
@@ -429,18 +441,24 @@ async def run(arguments: argparse.Namespace) -> int:
         return 0
 
 
-def main() -> None:
-    """Read the command line and run the demo."""
+def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
+    """Return the options of a command line, by default of this program's own."""
     parser = argparse.ArgumentParser(description="Home Agent in a small home")
     parser.add_argument("--server", help="the address of a model server")
     parser.add_argument("--llama-cpp", action="store_true")
     parser.add_argument(
         "--check", action="store_true", help="turn on the kitchen light, and stop"
     )
+    return parser.parse_args(arguments)
+
+
+def main() -> None:
+    """Read the command line and run the demo."""
+    arguments = parse_arguments()
     # A stop from outside ends the servers too, as Ctrl-C does.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        sys.exit(asyncio.run(run(parser.parse_args())))
+        sys.exit(asyncio.run(run(arguments)))
     except KeyboardInterrupt:
         sys.exit(0)
 

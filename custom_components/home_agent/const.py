@@ -17,6 +17,8 @@ CONF_LLM_BASE_URL: Final = "llm_base_url"
 CONF_LLM_API_KEY: Final = "llm_api_key"
 CONF_LLM_HEADERS: Final = "llm_proxy_headers"
 CONF_LLM_SERVER_KIND: Final = "llm_server_kind"
+# Whether the user has chosen the kind of the server; otherwise it is detected.
+CONF_LLM_SERVER_KIND_CHOSEN: Final = "llm_server_kind_chosen"
 CONF_LLM_KEEP_ALIVE_REFUSED: Final = "llm_keep_alive_refused"
 # Where the OpenAI-compatible API is, if it is not at the usual place.
 CONF_LLM_API_BASE: Final = "llm_api_base"

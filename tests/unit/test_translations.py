@@ -85,7 +85,7 @@ def test_dialog_errors() -> None:
     )
     assert own <= returned
     for kind, subentry in TEXTS["config_subentries"].items():
-        only = {"no_chroma"} if kind == "embedding" else set()
+        only = {"out_of_range"} | ({"no_chroma"} if kind == "embedding" else set())
         assert subentry["error"].keys() == own | only
 
 

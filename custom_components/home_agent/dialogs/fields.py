@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 from homeassistant.config_entries import ConfigEntry
-from homeassistant.const import CONF_LLM_HASS_API, CONF_PROMPT
+from homeassistant.const import CONF_LLM_HASS_API, CONF_NAME, CONF_PROMPT
 from homeassistant.core import HomeAssistant
 from homeassistant.data_entry_flow import section
 from homeassistant.helpers import llm
@@ -59,6 +59,7 @@ from ..tools.external_llm import (
 )
 from ..tools.search_entities import MAX_LIMIT
 from ..vector_store.engine import Engine
+from .ranges import SectionNumberSelector
 from .selectors import multiline_field, number_field, password_field, select_field
 
 SECTION_ADVANCED: Final = "advanced"
@@ -98,10 +99,17 @@ def new_subentry_values(role: Role) -> dict[str, Any]:
     if role is Role.LLM:
         values[CONF_LLM_HASS_API] = [llm.LLM_API_ASSIST]
         values[CONF_PROMPT] = llm.DEFAULT_INSTRUCTIONS_PROMPT
-    elif role is Role.EXTERNAL_LLM:
-        values[CONF_EXTERNAL_LLM_TOOL_DESCRIPTION] = DEFAULT_TOOL_DESCRIPTION
-        values[CONF_EXTERNAL_LLM_PROMPT] = DEFAULT_PROMPT
-    return values
+    return values | values_of_empty_fields(role)
+
+
+def values_of_empty_fields(role: Role) -> dict[str, Any]:
+    """Return what takes effect where a form of a role leaves a text empty."""
+    if role is not Role.EXTERNAL_LLM:
+        return {}
+    return {
+        CONF_EXTERNAL_LLM_TOOL_DESCRIPTION: DEFAULT_TOOL_DESCRIPTION,
+        CONF_EXTERNAL_LLM_PROMPT: DEFAULT_PROMPT,
+    }
 
 
 def address_fields(role: Role) -> Fields:
@@ -120,6 +128,11 @@ def address_fields(role: Role) -> Fields:
 def own_server_field(role: Role) -> Fields:
     """Return the field with which users call a server at a public address their own."""
     return {vol.Required(role.key("server_is_own"), default=False): BooleanSelector()}
+
+
+def name_field() -> Fields:
+    """Return the field for the name of a conversation agent."""
+    return {vol.Optional(CONF_NAME): TextSelector()}
 
 
 def server_kind_field() -> Fields:
@@ -326,8 +339,14 @@ def with_sections(fields: Fields, values: Mapping[str, Any]) -> dict[str, Any]:
 
 def _advanced(fields: Fields) -> Fields:
     """Return the fields as one section that is closed at first."""
+    inner = {
+        marker: SectionNumberSelector(field.config)
+        if isinstance(field, NumberSelector)
+        else field
+        for marker, field in fields.items()
+    }
     return {
-        vol.Optional(SECTION_ADVANCED): section(vol.Schema(fields), {"collapsed": True})
+        vol.Optional(SECTION_ADVANCED): section(vol.Schema(inner), {"collapsed": True})
     }
 
 

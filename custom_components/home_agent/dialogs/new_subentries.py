@@ -1,9 +1,11 @@
 """The subentries that the first dialog makes, one for each model."""
 
 from collections.abc import Mapping
+from itertools import chain, count
 from typing import Any, Final
 
 from homeassistant.config_entries import ConfigSubentryDataWithId
+from homeassistant.core import HomeAssistant, callback
 from homeassistant.util.ulid import ulid_now
 
 from ..const import (
@@ -12,6 +14,7 @@ from ..const import (
     CONF_LLM_MODEL,
     CONF_LLM_SERVER_KIND,
     CONF_LLM_THINK,
+    DOMAIN,
     SUBENTRY_CONVERSATION,
     SUBENTRY_EMBEDDING,
     SUBENTRY_EXTERNAL_LLM,
@@ -21,6 +24,7 @@ from ..servers.base import ServerKind
 from ..servers.factory import takes_keep_alive
 from .fields import default_think, new_subentry_values
 
+_AGENT_NAME: Final = "Home Agent"
 # The optional roles of the first dialog, each in a section of the form.
 OPTIONAL_ROLES: Final = {
     SUBENTRY_EXTERNAL_LLM: Role.EXTERNAL_LLM,
@@ -28,7 +32,30 @@ OPTIONAL_ROLES: Final = {
 }
 
 
-def new_subentries(config: Mapping[str, Any]) -> list[ConfigSubentryDataWithId]:
+@callback
+def default_agent_name(hass: HomeAssistant) -> str:
+    """Return a name for a new conversation agent that no other agent has."""
+    return free_title(hass, SUBENTRY_CONVERSATION, _AGENT_NAME)
+
+
+@callback
+def free_title(hass: HomeAssistant, subentry_type: str, title: str) -> str:
+    """Return title, with a number if a subentry of the same type has it already.
+
+    Subentries of all entries count: the user tells agents apart by their names only.
+    """
+    taken = {
+        subentry.title
+        for entry in hass.config_entries.async_entries(DOMAIN)
+        for subentry in entry.get_subentries_of_type(subentry_type)
+    }
+    numbered = (f"{title} {number}" for number in count(2))
+    return next(name for name in chain((title,), numbered) if name not in taken)
+
+
+def new_subentries(
+    config: Mapping[str, Any], agent_name: str
+) -> list[ConfigSubentryDataWithId]:
     """Return the subentries of a flat configuration.
 
     The conversation agent may ask the external LLM, if there is one.
@@ -54,7 +81,7 @@ def new_subentries(config: Mapping[str, Any]) -> list[ConfigSubentryDataWithId]:
         for subentry in subentries
         if subentry["subentry_type"] == SUBENTRY_EXTERNAL_LLM
     ]
-    return [*subentries, _subentry(SUBENTRY_CONVERSATION, "Home Agent", agent)]
+    return [*subentries, _subentry(SUBENTRY_CONVERSATION, agent_name, agent)]
 
 
 def _role_data(config: Mapping[str, Any], role: Role) -> dict[str, Any]:

@@ -62,12 +62,10 @@ async def async_check_role(
         for key in (role.key("base_url"), role.key("proxy_headers")):
             if key in config:
                 check.learned[key] = config[key]
-    keep_alive_key = role.key("keep_alive")
-    try:
-        keep_alive = KeepAlive.for_role(keep_alive_key, config)
-    except InvalidKeepAlive:
-        check.errors[keep_alive_key] = "invalid_keep_alive"
+    if not is_keep_alive_valid(config, role):
+        check.errors[role.key("keep_alive")] = "invalid_keep_alive"
         return check
+    keep_alive = KeepAlive.for_role(role.key("keep_alive"), config)
     model = config[role.key("model")]
     try:
         server = await ModelRole(hass, config, role).server()
@@ -91,6 +89,15 @@ async def async_check_role(
         check.learned[server_role.key("api_base")] = server.connection.api_base
     check.learned[server_role.key("keep_alive_refused")] = server.keep_alive_refused
     return check
+
+
+def is_keep_alive_valid(config: Mapping[str, Any], role: Role) -> bool:
+    """Return whether the keep_alive of a role can be sent to a server."""
+    try:
+        KeepAlive.for_role(role.key("keep_alive"), config)
+    except InvalidKeepAlive:
+        return False
+    return True
 
 
 def error_field(err: ModelServerError) -> tuple[str, str]:

@@ -2,6 +2,7 @@
 
 from abc import abstractmethod
 import logging
+import re
 from typing import Any, ClassVar, override
 
 from homeassistant.config_entries import (
@@ -10,8 +11,9 @@ from homeassistant.config_entries import (
     ConfigSubentryFlow,
     SubentryFlowResult,
 )
-from homeassistant.const import CONF_LLM_HASS_API
+from homeassistant.const import CONF_LLM_HASS_API, CONF_NAME
 from homeassistant.helpers import llm
+from homeassistant.helpers.translation import async_get_translations
 import probatio as vol
 
 from ..const import (
@@ -19,6 +21,7 @@ from ..const import (
     CONF_CHROMA_URL,
     CONF_EXTERNAL_LLMS,
     CONF_VECTOR_STORE,
+    DOMAIN,
     SUBENTRY_EMBEDDING,
 )
 from ..model.role import ModelRole, Role
@@ -39,11 +42,15 @@ from .fields import (
     external_llm_fields,
     flattened,
     model_fields,
+    name_field,
     new_subentry_values,
     own_server_field,
     unloading_controlled_by,
+    values_of_empty_fields,
     with_sections,
 )
+from .new_subentries import default_agent_name, free_title
+from .ranges import OutOfRange, first_out_of_range
 from .role_check import async_check_role, error_field
 from .server_address import clean_address
 
@@ -81,8 +88,11 @@ class RoleFlow(ConfigSubentryFlow):
     async def async_step_reconfigure(
         self, user_input: dict[str, Any] | None = None
     ) -> SubentryFlowResult:
-        """Change a model role."""
-        self._values = dict(self._get_reconfigure_subentry().data)
+        """Change a model role; show what takes effect where it stores nothing."""
+        self._values = {
+            **values_of_empty_fields(self.role),
+            **self._get_reconfigure_subentry().data,
+        }
         return await self._async_first_step()
 
     async def _async_first_step(self) -> SubentryFlowResult:
@@ -107,7 +117,12 @@ class RoleFlow(ConfigSubentryFlow):
     ) -> SubentryFlowResult:
         """Ask for the model and its settings, check them, and save them."""
         errors: dict[str, str] = {}
-        if user_input is not None:
+        fields = self._settings_fields()
+        placeholders = self._server_placeholders()
+        if user_input is not None and (wrong := first_out_of_range(fields, user_input)):
+            errors = {wrong.section: "out_of_range", wrong.key: "out_of_range"}
+            placeholders |= await self._async_range_placeholders(wrong)
+        elif user_input is not None:
             data = self._address | flattened(user_input)
             config = {**self._get_entry().data, **data}
             check = await async_check_role(self.hass, config, self.role)
@@ -118,20 +133,32 @@ class RoleFlow(ConfigSubentryFlow):
                 field if field not in _address_keys(self.role) else "base": error
                 for field, error in check.errors.items()
             }
+        return self._form("settings", fields, user_input, errors, placeholders)
+
+    def _settings_fields(self) -> Fields:
+        """Return the fields of the settings step."""
         fields = model_fields(
-            self.role,
-            self._models,
-            required=True,
-            kind=self._server.kind,
+            self.role, self._models, required=True, kind=self._server.kind
         )
         if self.role.key("base_url") in self._address and is_declaration_needed(
             self._server
         ):
             fields |= own_server_field(self.role)
-        fields |= self._fields(self._server)
-        return self._form(
-            "settings", fields, user_input, errors, self._server_placeholders()
+        return fields | self._fields(self._server)
+
+    async def _async_range_placeholders(self, wrong: OutOfRange) -> dict[str, str]:
+        """Return the label of a number that is out of range, and its limits."""
+        category = "config_subentries"
+        texts = await async_get_translations(
+            self.hass, self.hass.config.language, category, {DOMAIN}
         )
+        step = f"component.{DOMAIN}.{category}.{self._subentry_type}.step.settings"
+        label = texts.get(f"{step}.sections.{wrong.section}.data.{wrong.key}")
+        return {
+            "field": label or wrong.key,
+            "minimum": f"{wrong.minimum:g}",
+            "maximum": f"{wrong.maximum:.0f}",
+        }
 
     def _form(
         self,
@@ -205,16 +232,19 @@ class RoleFlow(ConfigSubentryFlow):
         else:
             data |= learned
         if self._is_new:
-            return self.async_create_entry(title=model, data=data)
+            title = data.pop(CONF_NAME, None) or self._default_title(model)
+            return self.async_create_entry(title=title, data=data)
         subentry = self._get_reconfigure_subentry()
-        # The user has renamed the subentry if its title is not the model.
-        renamed = subentry.title != subentry.data[self.role.key("model")]
-        return self.async_update_and_abort(
-            entry,
-            subentry,
-            title=subentry.title if renamed else model,
-            data=data,
-        )
+        title = subentry.title
+        before = subentry.data[self.role.key("model")]
+        # Another title than the model, maybe with a number, is a name by the user.
+        if model != before and re.fullmatch(rf"{re.escape(before)}( \d+)?", title):
+            title = self._default_title(model)
+        return self.async_update_and_abort(entry, subentry, title=title, data=data)
+
+    def _default_title(self, model: str) -> str:
+        """Return the title of a new subentry to which the user gives no name."""
+        return model
 
 
 class ConversationFlow(RoleFlow):
@@ -244,7 +274,24 @@ class ConversationFlow(RoleFlow):
     @override
     def _fields(self, server: ModelServer) -> Fields:
         """Return the fields that only a conversation agent has."""
-        return conversation_fields(self.hass, self._get_entry(), server.kind)
+        fields = conversation_fields(self.hass, self._get_entry(), server.kind)
+        return name_field() | fields if self._is_new else fields
+
+    @override
+    async def async_step_user(
+        self, user_input: dict[str, Any] | None = None
+    ) -> SubentryFlowResult:
+        """Add a conversation agent, and suggest a name that no other agent has."""
+        self._values = {
+            **new_subentry_values(self.role),
+            CONF_NAME: default_agent_name(self.hass),
+        }
+        return await self._async_first_step()
+
+    @override
+    def _default_title(self, model: str) -> str:
+        """Return the name of the model, with a number if an agent has that name."""
+        return free_title(self.hass, self._subentry_type, model)
 
 
 class ExternalLLMFlow(RoleFlow):

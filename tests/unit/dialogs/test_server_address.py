@@ -5,10 +5,8 @@ from typing import Any
 
 from homeassistant.config_entries import ConfigEntryState
 from homeassistant.core import HomeAssistant
-from homeassistant.setup import async_setup_component
 import pytest
 from pytest_homeassistant_custom_component.common import MockConfigEntry
-from pytest_homeassistant_custom_component.typing import ClientSessionGenerator
 
 from custom_components.home_agent.const import DOMAIN
 from custom_components.home_agent.dialogs.server_address import clean_address
@@ -21,13 +19,6 @@ from tests.unit.servers.test_detect import MODELS, paths
 from tests.unit.test_config_flow import Dialogs, fields
 
 BASIC = "Basic dXNlcjpzZWNyZXQ="
-
-
-@pytest.fixture
-async def browser(home: HomeAssistant, hass_client: ClientSessionGenerator) -> Dialogs:
-    """Return what fills in dialogs."""
-    assert await async_setup_component(home, "config", {})
-    return Dialogs(await hass_client())
 
 
 @pytest.fixture
