@@ -165,6 +165,10 @@ def _add_role(
     root = server_id(connection.url)
     if root not in data.coordinators:
         ask_for_key = partial(async_start_role_reauth, hass, config, role)
+        own = role_connection(entry.data, Role.LLM)
+        if root == server_id(own.url):
+            # Not the key of one of its roles: a wrong one is no outage for the others.
+            connection, ask_for_key = own, partial(entry.async_start_reauth, hass)
         data.coordinators[root] = ServerCoordinator(
             hass, entry, connection, ask_for_key
         )

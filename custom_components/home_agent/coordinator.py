@@ -219,9 +219,12 @@ class ServerCoordinator(DataUpdateCoordinator[LoadedModels | None]):
 
 
 async def _async_contact(server: ModelServer) -> None:
-    """Raise a ModelServerError if the server is away; whatever it answers is fine."""
+    """Raise a ModelServerError if the server is away or refuses the key.
+
+    Whatever else it answers is fine.
+    """
     try:
         await server.check()
     except ModelServerError as err:
-        if is_away(err):
+        if is_away(err) or isinstance(err, InvalidAuth):
             raise

@@ -1,8 +1,8 @@
 """Load the model of a role before a request needs it, and unload it."""
 
 import asyncio
-from collections.abc import AsyncGenerator
-from contextlib import aclosing, suppress
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import aclosing, contextmanager, suppress
 from datetime import timedelta
 import logging
 from time import monotonic
@@ -12,10 +12,11 @@ from homeassistant.exceptions import HomeAssistantError
 from homeassistant.util import dt as dt_util
 
 from ..keep_alive import KeepAlive
-from ..model.role import Role
+from ..model.reauth import async_start_role_reauth
+from ..model.role import Role, merged_config
 from ..model.use import model_uses
 from ..servers.base import ServerCapability, ServerKind
-from ..servers.errors import ModelNotFound, NotSupported
+from ..servers.errors import InvalidAuth, ModelNotFound, NotSupported
 from ..servers.messages import LoadRequest
 from .background import SharedTask
 from .state import RECENT, ModelResidency
@@ -197,7 +198,8 @@ class ModelLoader:
         # Before the request, so that no priming loads the model after it.
         self._use.note_unload_request()
         try:
-            await server.unload(self._role.model)
+            with self._ask_for_key_if_refused():
+                await server.unload(self._role.model)
         except HomeAssistantError:
             self._use.unload_requested = False
             raise
@@ -210,9 +212,24 @@ class ModelLoader:
         cannot download models.
         """
         server = await self._role.server()
-        async with aclosing(server.pull(self._role.model)) as shares:
-            async for share in shares:
-                yield share
+        with self._ask_for_key_if_refused():
+            async with aclosing(server.pull(self._role.model)) as shares:
+                async for share in shares:
+                    yield share
+
+    @contextmanager
+    def _ask_for_key_if_refused(self) -> Iterator[None]:
+        """Open the dialog for a new key of the role if the server refuses its key.
+
+        A poll does not show that: the key of a role may be another one.
+        """
+        try:
+            yield
+        except InvalidAuth:
+            residency = self.residency
+            config = merged_config(residency.entry, residency.subentry)
+            async_start_role_reauth(residency.hass, config, self._role.role)
+            raise
 
     async def async_check_model(self) -> None:
         """Raise ModelNotFound if the server does not have the model.
@@ -220,7 +237,8 @@ class ModelLoader:
         Raise another ModelServerError if the server fails otherwise.
         """
         server = await self._role.server()
-        models = await server.list_models()
+        with self._ask_for_key_if_refused():
+            models = await server.list_models()
         if not models and ServerCapability.PULL not in self.residency.capabilities:
             # Only a server that downloads models is known to list all of them.
             return
@@ -302,7 +320,10 @@ class ModelLoader:
             reason,
         )
         started = monotonic()
-        with self._use.count_request(keep_alive, only_loads=True):
+        with (
+            self._ask_for_key_if_refused(),
+            self._use.count_request(keep_alive, only_loads=True),
+        ):
             await server.load(
                 LoadRequest(
                     model=self._role.model,
