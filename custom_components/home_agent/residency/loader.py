@@ -16,7 +16,12 @@ from ..model.reauth import async_start_role_reauth
 from ..model.role import Role, merged_config
 from ..model.use import model_uses
 from ..servers.base import ServerCapability, ServerKind
-from ..servers.errors import InvalidAuth, ModelNotFound, NotSupported
+from ..servers.errors import (
+    InvalidAuth,
+    ModelNotFound,
+    ModelServerError,
+    NotSupported,
+)
 from ..servers.messages import LoadRequest
 from .background import SharedTask
 from .state import RECENT, ModelResidency
@@ -198,7 +203,7 @@ class ModelLoader:
         # Before the request, so that no priming loads the model after it.
         self._use.note_unload_request()
         try:
-            with self._ask_for_key_if_refused():
+            with self._note_failure():
                 await server.unload(self._role.model)
         except HomeAssistantError:
             self._use.unload_requested = False
@@ -212,23 +217,28 @@ class ModelLoader:
         cannot download models.
         """
         server = await self._role.server()
-        with self._ask_for_key_if_refused():
+        with self._note_failure():
             async with aclosing(server.pull(self._role.model)) as shares:
                 async for share in shares:
                     yield share
 
     @contextmanager
-    def _ask_for_key_if_refused(self) -> Iterator[None]:
-        """Open the dialog for a new key of the role if the server refuses its key.
+    def _note_failure(self, *, is_load: bool = False) -> Iterator[None]:
+        """Report a failure as a turn does: a refused key, a model that is missing.
 
-        A poll does not show that: the key of a role may be another one.
+        A poll does not show a refused key: that of a role may be another one.
         """
         try:
             yield
-        except InvalidAuth:
+        except ModelServerError as err:
             residency = self.residency
-            config = merged_config(residency.entry, residency.subentry)
-            async_start_role_reauth(residency.hass, config, self._role.role)
+            if isinstance(err, InvalidAuth):
+                config = merged_config(residency.entry, residency.subentry)
+                async_start_role_reauth(residency.hass, config, self._role.role)
+            if isinstance(err, ModelNotFound):
+                err.set_model(self._role.model)
+            if is_load:
+                self._use.request_failed.notify(err)
             raise
 
     async def async_check_model(self) -> None:
@@ -237,13 +247,15 @@ class ModelLoader:
         Raise another ModelServerError if the server fails otherwise.
         """
         server = await self._role.server()
-        with self._ask_for_key_if_refused():
+        with self._note_failure():
             models = await server.list_models()
         if not models and ServerCapability.PULL not in self.residency.capabilities:
             # Only a server that downloads models is known to list all of them.
             return
         if server.find(self._role.model, models) is None:
-            raise ModelNotFound(server.http.host, f"there is no {self._role.model}")
+            err = ModelNotFound(server.http.host, f"there is no {self._role.model}")
+            err.set_model(self._role.model)
+            raise err
 
     async def async_prepare(self) -> None:
         """Load the model for a question that is being spoken or written.
@@ -321,7 +333,7 @@ class ModelLoader:
         )
         started = monotonic()
         with (
-            self._ask_for_key_if_refused(),
+            self._note_failure(is_load=True),
             self._use.count_request(keep_alive, only_loads=True),
         ):
             await server.load(
