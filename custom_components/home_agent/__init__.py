@@ -24,6 +24,7 @@ from .dialogs.version_1_data import async_report_version_1_data
 from .dialogs.voice_assistants import async_check_voice_assistants
 from .model.reauth import async_start_role_reauth
 from .model.role import (
+    ModelRole,
     Role,
     configured_models,
     merged_config,
@@ -40,6 +41,7 @@ from .residency.checks.issues import (
 from .residency.keep_alive_change import KeepAliveUpdater
 from .residency.loader import ModelLoader
 from .residency.primer import Primer
+from .residency.release import async_release_models
 from .residency.state import ModelResidency
 from .residency.warm_up import WarmUp
 from .runtime import HomeAgentConfigEntry, HomeAgentData
@@ -119,8 +121,18 @@ async def async_unload_entry(hass: HomeAssistant, entry: HomeAgentConfigEntry) -
 
 
 async def async_remove_entry(hass: HomeAssistant, entry: HomeAgentConfigEntry) -> None:
-    """Remove the indexes, the repair issues and the histories of a removed entry."""
+    """Remove what a removed entry leaves.
+
+    That is its models in memory, its indexes, its repair issues and its histories.
+    """
     clear_issues_of_removed(hass, entry, is_removed=True)
+    async_release_models(
+        hass,
+        [
+            ModelRole(hass, merged_config(entry, subentry), subentry_role(subentry))
+            for subentry in entry.subentries.values()
+        ],
+    )
     await model_uses(hass).async_keep_only(configured_models(hass))
     for subentry in entry.get_subentries_of_type(SUBENTRY_EMBEDDING):
         await _async_delete_index(VectorDBManager(hass, merged_config(entry, subentry)))
@@ -153,6 +165,10 @@ def _add_role(
     root = server_id(connection.url)
     if root not in data.coordinators:
         ask_for_key = partial(async_start_role_reauth, hass, config, role)
+        own = role_connection(entry.data, Role.LLM)
+        if root == server_id(own.url):
+            # Not the key of one of its roles: a wrong one is no outage for the others.
+            connection, ask_for_key = own, partial(entry.async_start_reauth, hass)
         data.coordinators[root] = ServerCoordinator(
             hass, entry, connection, ask_for_key
         )
@@ -194,10 +210,17 @@ async def _async_connect(hass: HomeAssistant, entry: HomeAgentConfigEntry) -> No
 
 
 async def _async_reload(hass: HomeAssistant, entry: HomeAgentConfigEntry) -> None:
-    """Reload a changed entry, and remove the indexes of removed subentries."""
-    managers = entry.runtime_data.vector_db_managers
+    """Reload a changed entry; remove what removed subentries leave.
+
+    That is their indexes, and models in memory, also of subentries whose model has
+    changed.
+    """
+    data = entry.runtime_data
+    managers = data.vector_db_managers
     gone = [item for key, item in managers.items() if key not in entry.subentries]
     await hass.config_entries.async_reload(entry.entry_id)
+    roles = (residency.role for residency in data.residencies.values())
+    async_release_models(hass, roles)
     for manager in gone:
         await _async_delete_index(manager)
 

@@ -221,12 +221,12 @@ class ServerCoordinator(DataUpdateCoordinator[LoadedModels | None]):
 
 
 async def _async_contact(server: ModelServer) -> None:
-    """Raise a ModelServerError if the server does not answer.
+    """Raise a ModelServerError if the server is away or refuses the key.
 
-    An answer that is an error is enough: the server is there.
+    Whatever else it answers is fine.
     """
     try:
         await server.check()
     except ModelServerError as err:
-        if is_away(err):
+        if is_away(err) or isinstance(err, InvalidAuth):
             raise

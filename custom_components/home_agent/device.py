@@ -10,6 +10,7 @@ from .model.role import subentry_role
 from .runtime import HomeAgentConfigEntry
 from .servers.address import shown_server_id
 from .servers.detect import server_name
+from .servers.model_names import shown_model
 
 
 @callback
@@ -43,9 +44,10 @@ def device_info(entry: HomeAgentConfigEntry, subentry: ConfigSubentry) -> dr.Dev
     """Return the device of a model role."""
     return dr.DeviceInfo(
         identifiers={(DOMAIN, subentry.subentry_id)},
-        name=subentry.title,
+        # The dialog has made the model's name the title.
+        name=shown_model(subentry.title),
         manufacturer="Home Agent",
-        model=subentry.data[subentry_role(subentry).key("model")],
+        model=shown_model(subentry.data[subentry_role(subentry).key("model")]),
         entry_type=dr.DeviceEntryType.SERVICE,
     )
 

@@ -45,4 +45,4 @@ class ServerEntity(ModelEntity):
 class ResidencyEntity(ServerEntity):
     """An entity that shows what the server reports of the model."""
 
-    _attr_entity_category = EntityCategory.DIAGNOSTIC
+    _attr_entity_category: EntityCategory | None = EntityCategory.DIAGNOSTIC

@@ -20,16 +20,13 @@ from homeassistant.const import (
 )
 from homeassistant.core import HomeAssistant, callback
 from homeassistant.helpers.entity_platform import AddConfigEntryEntitiesCallback
-from homeassistant.helpers.update_coordinator import CoordinatorEntity
 
-from .coordinator import ServerCoordinator
-from .device import server_device_info
 from .entity import ModelEntity, ResidencyEntity
 from .model.role import Role
 from .model.turn_record import TurnRecord
 from .residency.state import ModelResidency, ResidencyState
 from .runtime import HomeAgentConfigEntry
-from .servers.address import shown_server_id
+from .server_memory_sensor import ServerMemorySensor
 from .servers.base import LoadedModel, ServerCapability, ServerKind
 from .vector_db_manager import VectorDBManager
 
@@ -44,9 +41,13 @@ type _Value = str | int | float | datetime | None
 
 @dataclass(frozen=True, kw_only=True)
 class ModelSensorDescription(SensorEntityDescription):
-    """A sensor of a model in memory; kinds are the servers that report its value."""
+    """A sensor of a model in memory; kinds are the servers that report its value.
+
+    unloaded is the value of a model that is not in memory.
+    """
 
     value: Callable[[LoadedModel], _Value]
+    unloaded: _Value = None
     kinds: frozenset[ServerKind]
 
 
@@ -98,7 +99,11 @@ _REPORTS_CONTEXT: Final = frozenset(
 
 MODEL_SENSORS: Final = (
     ModelSensorDescription(
-        key="memory", value=lambda model: model.size_bytes, kinds=_OLLAMA, **_SIZE
+        key="memory",
+        value=lambda model: model.size_bytes,
+        unloaded=0,
+        kinds=_OLLAMA,
+        **_SIZE,
     ),
     ModelSensorDescription(
         key="gpu_share",
@@ -115,6 +120,10 @@ MODEL_SENSORS: Final = (
         **_COUNT,
         **_DISABLED,
     ),
+)
+
+SERVER_MEMORY: Final = SensorEntityDescription(
+    key="memory_held", translation_key="memory_held", **_SIZE, **_DISABLED
 )
 
 TURN_SENSORS: Final = (
@@ -171,7 +180,7 @@ async def async_setup_entry(
             config_subentry_id=subentry_id,
         )
     async_add_entities(
-        ServerMemorySensor(config_entry, coordinator)
+        ServerMemorySensor(config_entry, coordinator, SERVER_MEMORY)
         for coordinator in data.coordinators.values()
         if coordinator.connection.kind is ServerKind.OLLAMA
     )
@@ -202,8 +211,12 @@ def _model_sensors(
 
 
 class ResidencySensor(ResidencyEntity, SensorEntity):
-    """Whether the model is in memory."""
+    """Whether the model is in memory.
 
+    It has no category, so that the page of the device shows it before the others.
+    """
+
+    _attr_entity_category = None
     _attr_device_class = SensorDeviceClass.ENUM
     _attr_options = [str(state) for state in ResidencyState]  # noqa: RUF012
 
@@ -216,6 +229,14 @@ class ResidencySensor(ResidencyEntity, SensorEntity):
     def native_value(self) -> str:
         """Return the state of the model."""
         return self.residency.state
+
+    @property
+    @override
+    def extra_state_attributes(self) -> Mapping[str, Any]:
+        """Return the keep_alive that is configured, if the server follows it."""
+        if ServerCapability.KEEP_ALIVE not in self.residency.capabilities:
+            return {}
+        return {"keep_alive": self.residency.keep_alive.text}
 
 
 class UnloadTimeSensor(ResidencyEntity, SensorEntity):
@@ -282,9 +303,12 @@ class ModelSensor(ResidencyEntity, SensorEntity):
     @property
     @override
     def native_value(self) -> _Value:
-        """Return the figure, unknown while the model is not in memory."""
-        model = self.residency.loaded
-        return None if model is None else self.entity_description.value(model)
+        """Return the figure, unknown if the server does not report its models."""
+        if (model := self.residency.loaded) is not None:
+            return self.entity_description.value(model)
+        if self.residency.coordinator.data is None:
+            return None
+        return self.entity_description.unloaded
 
 
 class TurnSensor(ModelEntity, RestoreSensor):
@@ -361,37 +385,3 @@ class IndexSensor(ModelEntity, SensorEntity):
     def extra_state_attributes(self) -> Mapping[str, Any]:
         """Return the number of entities to index."""
         return {"total": self._manager.sync.progress.total}
-
-
-class ServerMemorySensor(CoordinatorEntity[ServerCoordinator], SensorEntity):
-    """The memory used by all models of a server, also by those of other clients."""
-
-    _attr_has_entity_name = True
-    _attr_entity_category = EntityCategory.DIAGNOSTIC
-    _unrecorded_attributes = frozenset({"models"})
-
-    def __init__(
-        self, entry: HomeAgentConfigEntry, coordinator: ServerCoordinator
-    ) -> None:
-        """Show the memory that a server uses for models."""
-        super().__init__(coordinator)
-        self.entity_description = SensorEntityDescription(
-            key="memory_held", translation_key="memory_held", **_SIZE, **_DISABLED
-        )
-        self._attr_device_info = server_device_info(entry, coordinator)
-        key = shown_server_id(coordinator.connection.url)
-        self._attr_unique_id = f"{entry.entry_id}_{key}_memory_held"
-
-    @property
-    @override
-    def native_value(self) -> int | None:
-        """Return the size of all models together, in bytes."""
-        if self.coordinator.data is None:
-            return None
-        return sum(model.size_bytes or 0 for model in self.coordinator.data)
-
-    @property
-    @override
-    def extra_state_attributes(self) -> Mapping[str, Any]:
-        """Return the names of the models in memory."""
-        return {"models": sorted(model.name for model in self.coordinator.data or ())}

@@ -3,7 +3,7 @@
 from datetime import timedelta
 from typing import Any
 
-from homeassistant.const import STATE_UNAVAILABLE, STATE_UNKNOWN
+from homeassistant.const import EVENT_STATE_CHANGED, STATE_UNAVAILABLE, STATE_UNKNOWN
 from homeassistant.core import HomeAssistant
 from homeassistant.helpers import device_registry as dr, entity_registry as er
 from homeassistant.util import dt as dt_util
@@ -134,6 +134,61 @@ async def test_a_model_that_stays(
     assert dt_util.parse_datetime(state.state)
     assert state.attributes["never_unloads"] is False
     assert state.attributes["device_class"] == "timestamp"
+
+
+async def test_the_page_of_a_device(
+    home: HomeAssistant, ollama: OllamaStandIn, make_entry: MakeEntry
+) -> None:
+    """The status comes first: it has no category. It shows the setting."""
+    await make_entry(ollama.url, conversation={"llm_keep_alive": "45m"})
+    await poll(home)
+    state = home.states.get("sensor.agent_model_status")
+    assert state
+    assert state.attributes["keep_alive"] == "45m"
+    entry = er.async_get(home).async_get("sensor.agent_model_status")
+    assert entry
+    assert entry.entity_category is None
+    assert float(state_of(home, "sensor.agent_memory_used")) == 0
+
+
+async def test_no_change_of_state_while_a_model_answers(
+    home: HomeAssistant, ollama: OllamaStandIn, make_entry: MakeEntry
+) -> None:
+    """Turns do not fill the logbook and the database."""
+    await make_entry(ollama.url, conversation={"llm_keep_alive": "-1"})
+    await say(home, "Hello")
+    await poll(home)
+    changes: list[str] = []
+    home.bus.async_listen(
+        EVENT_STATE_CHANGED, lambda event: changes.append(event.data["entity_id"])
+    )
+    for _ in range(3):
+        await say(home, "Hello")
+        await poll(home)
+    assert set(changes) <= {"conversation.agent", "sensor.agent_time_to_first_token"}
+
+
+async def test_a_model_that_is_a_file(
+    home: HomeAssistant, openai: OpenAIStandIn, make_entry: MakeEntry
+) -> None:
+    """Its device has the name of the file."""
+    path = "/srv/models/Qwen3-8B-Q4_K_M.gguf"
+    entry = await make_entry(
+        openai.url,
+        conversation={},
+        external_llm={"external_llm_model": path},
+    )
+    (external,) = entry.get_subentries_of_type("external_llm")
+    home.config_entries.async_update_subentry(entry, external, title=path)
+    await home.async_block_till_done()
+    (device,) = (
+        item
+        for item in dr.async_entries_for_config_entry(
+            dr.async_get(home), entry.entry_id
+        )
+        if (DOMAIN, external.subentry_id) in item.identifiers
+    )
+    assert device.name == device.model == "Qwen3-8B-Q4_K_M"
 
 
 # --- A server that is away ------------------------------------------------------

@@ -6,6 +6,7 @@ from typing import Any
 from freezegun.api import FrozenDateTimeFactory
 from homeassistant.config_entries import ConfigEntryDisabler, ConfigEntryState
 from homeassistant.core import HomeAssistant
+from homeassistant.exceptions import HomeAssistantError
 from homeassistant.helpers import issue_registry as ir
 from homeassistant.helpers.aiohttp_client import async_get_clientsession
 from homeassistant.setup import async_setup_component
@@ -14,7 +15,7 @@ from pytest_homeassistant_custom_component.common import MockConfigEntry
 from pytest_homeassistant_custom_component.typing import ClientSessionGenerator
 
 from custom_components.home_agent.const import DOMAIN
-from tests.conftest import MakeEntry, say
+from tests.conftest import MakeEntry, call_action, say, speech
 from tests.integration.test_repairs import (
     EXTERNAL,
     PRIMARY,
@@ -145,7 +146,18 @@ async def test_a_question_to_a_deleted_model(day: Day, make_entry: MakeEntry) ->
     """Its failure raises the repair at once."""
     await make_entry(day.server.url, conversation={})
     del day.server.models[PRIMARY]
-    await say(day.hass, "Hello")
+    assert PRIMARY in speech(await say(day.hass, "Hello"))
+    await day.settle()
+    assert issue(day.hass, "model_missing")
+
+
+async def test_the_load_of_a_deleted_model(day: Day, make_entry: MakeEntry) -> None:
+    """Its failure raises the repair at once, and names the model."""
+    await make_entry(day.server.url, conversation={})
+    await day.settle()
+    del day.server.models[PRIMARY]
+    with pytest.raises(HomeAssistantError, match=PRIMARY):
+        await call_action(day.hass, "load_model")
     await day.settle()
     assert issue(day.hass, "model_missing")
 

@@ -67,7 +67,8 @@ class Home(PassingTime):
             if resident is None:
                 assert self.state(device, "model_status") == "unloaded", device
                 for key in keys:
-                    assert self.state(device, key) == STATE_UNKNOWN
+                    expected = "0.0" if key == "memory_used" else STATE_UNKNOWN
+                    assert self.state(device, key) == expected
                 continue
             assert self.state(device, "model_status") == "loaded", device
             assert float(self.state(device, "memory_used")) == pytest.approx(
@@ -280,7 +281,7 @@ async def test_an_expiry_is_shown_at_once(at_home: Home, make_entry: MakeEntry) 
 async def test_states_while_something_runs(
     at_home: Home, make_entry: MakeEntry, hass: HomeAssistant
 ) -> None:
-    """Loading, busy, loaded: told at once, not with the next poll."""
+    """Loading and loaded: shown at once; a model that answers stays loaded."""
     seen: list[str] = []
     hass.bus.async_listen(
         "state_changed",
@@ -300,15 +301,13 @@ async def test_states_while_something_runs(
         "unloaded",
         "loading",
         "loaded",
-        "busy",
-        "loaded",
     ]
 
 
 async def test_an_answer_that_takes_long(
     at_home: Home, make_entry: MakeEntry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The model that was loaded for it is busy with it, and not loading any more."""
+    """The model that was loaded for it is loaded, and not loading any more."""
     has_begun, may_end = asyncio.Event(), asyncio.Event()
     write_lines = OllamaStandIn.write_lines
 
@@ -342,7 +341,7 @@ async def test_an_answer_that_takes_long(
             break
         await asyncio.sleep(0)
     assert not turn.done()
-    assert at_home.state("agent", "model_status") == "busy"
+    assert at_home.state("agent", "model_status") == "loaded"
     assert at_home.state("agent", "memory_used") != STATE_UNKNOWN
     may_end.set()
     await turn
@@ -381,7 +380,8 @@ async def test_what_entities_look_like(at_home: Home, make_entry: MakeEntry) -> 
     registry = er.async_get(at_home.hass)
     for item in er.async_entries_for_config_entry(registry, entry.entry_id):
         if item.domain == "sensor":
-            assert item.entity_category == "diagnostic"
+            is_status = item.translation_key == "residency"
+            assert item.entity_category == (None if is_status else "diagnostic")
             assert item.translation_key
     classes = {
         "model_status": SensorDeviceClass.ENUM,

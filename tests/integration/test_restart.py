@@ -198,7 +198,7 @@ async def test_a_server_that_is_away_at_the_start(
 async def test_an_unload_is_shown_within_a_second(
     at_home: Outage, make_entry: MakeEntry, how: str
 ) -> None:
-    """Never as busy, also if the server takes its time."""
+    """Also if the server takes its time."""
     keep_alive = "0" if how == "keep_alive 0" else "5m"
     await make_entry(at_home.server.url, conversation={"llm_keep_alive": keep_alive})
     await at_home.settle()
@@ -239,5 +239,5 @@ async def test_polls_of_a_busy_model_end(
     at_home.server.requests.clear()
     for _ in range(120):
         await at_home.advance(0.5)
-    assert at_home.state() == "busy"
+    assert at_home.state() == "loaded"
     assert len(at_home.server.requests) <= 24

@@ -34,7 +34,7 @@ from custom_components.home_agent.servers.messages import (
     LoadRequest,
     ToolSpec,
 )
-from tests.conftest import MakeEntry, say, speech
+from tests.conftest import MakeEntry, call_action, say, speech
 
 URL = os.environ.get("HOME_AGENT_TEST_OLLAMA", "")
 NAME = os.environ.get("HOME_AGENT_TEST_MODEL", "smol")
@@ -296,6 +296,26 @@ async def test_a_turn_with_keep_alive_0_loads_once(
     assert loads[1] < loads[0] / 3
     await hass.async_block_till_done(wait_background_tasks=True)
     await until(server, is_gone, TOOL_MODEL)
+
+
+@pytest.mark.parametrize("what", ["agent", "entry"])
+async def test_a_removed_model_leaves(
+    home: HomeAssistant, make_entry: MakeEntry, what: str
+) -> None:
+    """A model with -1 is unloaded when its agent or its entry is removed."""
+    entry = await make_entry(
+        URL, conversation={"llm_model": MODEL, "llm_keep_alive": "-1"}
+    )
+    await call_action(home, "load_model")
+    server = await connect(async_get_clientsession(home), Connection(URL))
+    await until(server, lambda model: model is not None and model.is_indefinite)
+    if what == "entry":
+        await home.config_entries.async_remove(entry.entry_id)
+    else:
+        (agent,) = entry.subentries
+        home.config_entries.async_remove_subentry(entry, agent)
+    await home.async_block_till_done(wait_background_tasks=True)
+    await until(server, is_gone)
 
 
 async def loaded(server: ModelServer, name: str = MODEL) -> LoadedModel | None:

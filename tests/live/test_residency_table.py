@@ -55,7 +55,9 @@ ROLES = {
     "embedding": "embedding",
 }
 KEYS = ("residency", "loaded_until", "memory", "context_length")
-NOT_LOADED = {"residency": "unloaded"} | dict.fromkeys(KEYS[1:], STATE_UNKNOWN)
+NOT_LOADED = dict(
+    zip(KEYS, ("unloaded", STATE_UNKNOWN, "0.0", STATE_UNKNOWN), strict=True)
+)
 
 pytestmark = [
     pytest.mark.live,

@@ -10,7 +10,7 @@ from .world import ROLES, World
 
 # The Date header of an answer has whole seconds.
 _TOLERANCE = timedelta(seconds=2)
-# A poll follows half a second after a request: the state is "busy" until then.
+# A poll follows half a second after a request.
 _ENTITIES_FOLLOW = 1.0
 
 
@@ -54,7 +54,7 @@ class SensorCheck:
                 > _ENTITIES_FOLLOW
             ):
                 self._note(role, str(fault))
-            is_shown = world.state(role, "residency") in ("loaded", "busy")
+            is_shown = world.state(role, "residency") == "loaded"
             is_held = world.is_up and world.server.loaded(model) is not None
             lasts = self._lasts(f"{role}, memory", is_wrong=is_shown != is_held)
             self.longest = max(self.longest, lasts)
@@ -82,8 +82,12 @@ class SensorCheck:
         if STATE_UNAVAILABLE in shown.values():
             return f"{shown}, although a poll was answered"
         if reported is None:
-            rest = {shown[key] for key in shown if key != "residency"}
-            is_right = shown["residency"] == "unloaded" and rest == {STATE_UNKNOWN}
+            is_right = shown == {
+                "residency": "unloaded",
+                "loaded_until": STATE_UNKNOWN,
+                "memory": "0.0",
+                "context_length": STATE_UNKNOWN,
+            }
             return None if is_right else f"{shown}, but it is not loaded"
         expires = str(reported["expires_at"])
         if int(expires[:4]) > 2200:

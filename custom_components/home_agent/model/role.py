@@ -66,9 +66,14 @@ def subentry_role(subentry: ConfigSubentry) -> Role:
     return SUBENTRY_ROLES[subentry.subentry_type]
 
 
-def configured_models(hass: HomeAssistant) -> Iterator[tuple[str, str]]:
+def configured_models(
+    hass: HomeAssistant, *, include_disabled: bool = True
+) -> Iterator[tuple[str, str]]:
     """Yield address and model of each role of all entries, loaded or not."""
-    for entry in hass.config_entries.async_entries(DOMAIN):
+    entries = hass.config_entries.async_entries(
+        DOMAIN, include_disabled=include_disabled
+    )
+    for entry in entries:
         for subentry in entry.subentries.values():
             config, role = merged_config(entry, subentry), subentry_role(subentry)
             yield role_connection(config, role).url, config[role.key("model")]
@@ -117,8 +122,8 @@ class ModelRole:
         self.role = role
         self.model: str = config[role.key("model")]
         self.subentry_id: str | None = config.get(CONF_SUBENTRY_ID)
-        url = role_connection(config, role).url
-        self.use = model_uses(hass).async_get(url, self.model)
+        self.url = role_connection(config, role).url
+        self.use = model_uses(hass).async_get(self.url, self.model)
 
     async def server(self) -> ModelServer:
         """Return the role's server.
@@ -139,8 +144,7 @@ class ModelRole:
 
     async def wait_until_idle(self) -> None:
         """Wait until other models on the server run no turn, for a minute at most."""
-        url = role_connection(self._config, self.role).url
-        await model_uses(self._hass).async_wait_until_idle(url, self.use)
+        await model_uses(self._hass).async_wait_until_idle(self.url, self.use)
 
     def context_size(self, kind: ServerKind | None) -> int | None:
         """Return the size of the model's context in tokens, None if it is not known.

@@ -9,7 +9,7 @@ from typing import Final, Self
 
 from ..keep_alive import KeepAlive
 from ..servers.base import ModelServer, ServerCapability
-from ..servers.errors import ModelServerError, PromptTooLong
+from ..servers.errors import ModelNotFound, ModelServerError, PromptTooLong
 from ..servers.messages import (
     ChatAnswer,
     ChatDelta,
@@ -214,6 +214,8 @@ class Turn:
                 if isinstance(err, PromptTooLong) and characters is not None:
                     wanted = max(characters, self.wanted_characters)
                     self._role.note_refused_prompt(wanted)
+                if isinstance(err, ModelNotFound):
+                    err.set_model(self._role.model)
                 if server.is_keep_alive_refusal(err):
                     self._use.note_keep_alive_answer(err.detail)
                 _LOGGER.debug(

@@ -1,8 +1,8 @@
 """Load the model of a role before a request needs it, and unload it."""
 
 import asyncio
-from collections.abc import AsyncGenerator
-from contextlib import aclosing, suppress
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import aclosing, contextmanager, suppress
 from datetime import timedelta
 import logging
 from time import monotonic
@@ -12,10 +12,16 @@ from homeassistant.exceptions import HomeAssistantError
 from homeassistant.util import dt as dt_util
 
 from ..keep_alive import KeepAlive
-from ..model.role import Role
+from ..model.reauth import async_start_role_reauth
+from ..model.role import Role, merged_config
 from ..model.use import model_uses
 from ..servers.base import ServerCapability, ServerKind
-from ..servers.errors import ModelNotFound, NotSupported
+from ..servers.errors import (
+    InvalidAuth,
+    ModelNotFound,
+    ModelServerError,
+    NotSupported,
+)
 from ..servers.messages import LoadRequest
 from .background import SharedTask
 from .state import RECENT, ModelResidency
@@ -197,7 +203,8 @@ class ModelLoader:
         # Before the request, so that no priming loads the model after it.
         self._use.note_unload_request()
         try:
-            await server.unload(self._role.model)
+            with self._note_failure():
+                await server.unload(self._role.model)
         except HomeAssistantError:
             self._use.unload_requested = False
             raise
@@ -210,9 +217,29 @@ class ModelLoader:
         cannot download models.
         """
         server = await self._role.server()
-        async with aclosing(server.pull(self._role.model)) as shares:
-            async for share in shares:
-                yield share
+        with self._note_failure():
+            async with aclosing(server.pull(self._role.model)) as shares:
+                async for share in shares:
+                    yield share
+
+    @contextmanager
+    def _note_failure(self, *, is_load: bool = False) -> Iterator[None]:
+        """Report a failure as a turn does: a refused key, a model that is missing.
+
+        A poll does not show a refused key: that of a role may be another one.
+        """
+        try:
+            yield
+        except ModelServerError as err:
+            residency = self.residency
+            if isinstance(err, InvalidAuth):
+                config = merged_config(residency.entry, residency.subentry)
+                async_start_role_reauth(residency.hass, config, self._role.role)
+            if isinstance(err, ModelNotFound):
+                err.set_model(self._role.model)
+            if is_load:
+                self._use.request_failed.notify(err)
+            raise
 
     async def async_check_model(self) -> None:
         """Raise ModelNotFound if the server does not have the model.
@@ -220,12 +247,15 @@ class ModelLoader:
         Raise another ModelServerError if the server fails otherwise.
         """
         server = await self._role.server()
-        models = await server.list_models()
+        with self._note_failure():
+            models = await server.list_models()
         if not models and ServerCapability.PULL not in self.residency.capabilities:
             # Only a server that downloads models is known to list all of them.
             return
         if server.find(self._role.model, models) is None:
-            raise ModelNotFound(server.http.host, f"there is no {self._role.model}")
+            err = ModelNotFound(server.http.host, f"there is no {self._role.model}")
+            err.set_model(self._role.model)
+            raise err
 
     async def async_prepare(self) -> None:
         """Load the model for a question that is being spoken or written.
@@ -302,7 +332,10 @@ class ModelLoader:
             reason,
         )
         started = monotonic()
-        with self._use.count_request(keep_alive, only_loads=True):
+        with (
+            self._note_failure(is_load=True),
+            self._use.count_request(keep_alive, only_loads=True),
+        ):
             await server.load(
                 LoadRequest(
                     model=self._role.model,

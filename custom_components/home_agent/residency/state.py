@@ -22,11 +22,14 @@ RECENT: Final = timedelta(seconds=2)
 
 
 class ResidencyState(StrEnum):
-    """The state of a model on its server."""
+    """The state of a model on its server.
+
+    A model that answers is LOADED: it does so many times a day, and each change of a
+    state is shown and stored.
+    """
 
     LOADED = "loaded"
     LOADING = "loading"
-    BUSY = "busy"
     UNLOADED = "unloaded"
     UNKNOWN = "unknown"
 
@@ -113,17 +116,7 @@ class ModelResidency:
         if model is None:
             is_running = self.use.running_requests
             return ResidencyState.LOADING if is_running else ResidencyState.UNLOADED
-        if model.is_loading:
-            return ResidencyState.LOADING
-        if self.use.running_requests > self.use.loading_requests:
-            return ResidencyState.BUSY
-        # The server may still list a model for a moment that it is unloading.
-        is_unloading = (
-            self.use.unload_requested or self._expected_keep_alive.nanoseconds == 0
-        )
-        if model.is_busy and not is_unloading:
-            return ResidencyState.BUSY
-        return ResidencyState.LOADED
+        return ResidencyState.LOADING if model.is_loading else ResidencyState.LOADED
 
     @callback
     def async_start(self) -> None:

@@ -9,6 +9,7 @@ from typing import ClassVar, Final
 from homeassistant.exceptions import HomeAssistantError
 
 from ..const import DOMAIN
+from .model_names import shown_model
 
 _MAX_LOG_DETAIL: Final = 300
 # What servers say of a prompt that is too long: Ollama (runner.go,
@@ -112,9 +113,19 @@ class ConnectionLost(ModelServerError):
 
 
 class ModelNotFound(ModelServerError):
-    """The server does not have the model."""
+    """The server does not have the model; set_model adds its name to the text."""
 
     key = "model_not_found"
+
+    def __init__(self, host: str, detail: str = "", *, status: int = 0) -> None:
+        """Keep what is known of the failure, without the name of the model."""
+        super().__init__(host, detail, status=status)
+        self.set_model("")
+
+    def set_model(self, model: str) -> None:
+        """Name the model in the text that is spoken."""
+        placeholders = self.translation_placeholders or {}
+        self.translation_placeholders = {**placeholders, "model": shown_model(model)}
 
 
 class RequestRefused(ModelServerError):

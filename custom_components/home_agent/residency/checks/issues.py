@@ -16,6 +16,7 @@ from homeassistant.helpers.event import async_track_time_interval
 from homeassistant.helpers.start import async_at_started
 
 from ...const import DOMAIN
+from ...servers.model_names import shown_model
 from ..state import ModelResidency
 
 DOCS: Final = "https://github.com/home-agent/home-agent/blob/main/docs/MODEL_MEMORY.md"
@@ -62,8 +63,8 @@ def raise_issue(
         # The text says how to fix it.
         translation_key=name if fix else f"{name}_by_hand",
         translation_placeholders={
-            "title": subentry.title,
-            "model": residency.role.model,
+            "title": shown_model(subentry.title),
+            "model": shown_model(residency.role.model),
             "host": residency.coordinator.host,
             **placeholders,
         },

@@ -10,6 +10,7 @@ from homeassistant.core import callback
 from homeassistant.helpers import issue_registry as ir
 
 from ...const import DOMAIN
+from ...servers.model_names import shown_model
 from ..state import ModelResidency
 from .issues import clear_issue, issue_id, raise_issue
 
@@ -64,4 +65,5 @@ def clear_models_do_not_fit(wanted: Iterable[ModelResidency]) -> None:
 
 def _names(residencies: Iterable[ModelResidency]) -> str:
     """Return the names of models, each once."""
-    return ", ".join(dict.fromkeys(item.role.model for item in residencies))
+    names = (shown_model(item.role.model) for item in residencies)
+    return ", ".join(dict.fromkeys(names))

@@ -5,7 +5,7 @@ Ollama loads the model again whenever the size changes from one request to the n
 
 from collections.abc import Iterator
 import logging
-from typing import Any, Final
+from typing import Any
 
 from homeassistant.config_entries import (
     SIGNAL_CONFIG_ENTRY_CHANGED,
@@ -19,15 +19,13 @@ from ...const import DEFAULT_NUM_CTX
 from ...model.role import Role
 from ...model.use import PromptSized, model_uses
 from ...prompt.context_size import prompt_room
-from ...servers.address import server_id
 from ...servers.base import ServerKind
 from ...servers.errors import ModelServerError
+from ..core_ollama import CORE_OLLAMA, core_ollama_models
 from ..state import ModelResidency
 from .issues import check_with_users, clear_issue, raise_issue
 
 _LOGGER = logging.getLogger(__name__)
-
-_CORE_OLLAMA: Final = "ollama"
 
 
 class NumCtxCheck:
@@ -64,7 +62,7 @@ class NumCtxCheck:
     @callback
     def _entry_changed(self, _: ConfigEntryChange, entry: ConfigEntry[Any]) -> None:
         """Check again if Home Assistant's own Ollama integration has changed."""
-        if entry.domain == _CORE_OLLAMA:
+        if entry.domain == CORE_OLLAMA:
             self._check()
 
     async def _async_read_max_context(self) -> None:
@@ -123,20 +121,9 @@ class NumCtxCheck:
         """Yield title and size of each user in Home Assistant's Ollama integration."""
         residency = self._residency
         url = residency.coordinator.connection.url
-        root = server_id(url)
         uses = model_uses(residency.hass)
-        entries = residency.hass.config_entries.async_entries(
-            _CORE_OLLAMA, include_disabled=False
-        )
-        for entry in entries:
-            # Data of another integration: it may be of any kind.
-            try:
-                is_same_server = server_id(str(entry.data.get("url", ""))) == root
-            except ValueError:
-                continue
-            for subentry in entry.subentries.values() if is_same_server else ():
-                size = subentry.data.get("num_ctx", DEFAULT_NUM_CTX)
-                other = uses.async_get(url, str(subentry.data.get("model")))
-                is_same_model = other.shared is residency.use.shared
-                if is_same_model and isinstance(size, int | float):
-                    yield f"Ollama, {subentry.title}", int(size)
+        for subentry, model in core_ollama_models(residency.hass, url):
+            size = subentry.data.get("num_ctx", DEFAULT_NUM_CTX)
+            is_same_model = uses.async_get(url, model).shared is residency.use.shared
+            if is_same_model and isinstance(size, int | float):
+                yield f"Ollama, {subentry.title}", int(size)
