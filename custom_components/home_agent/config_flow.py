@@ -28,6 +28,7 @@ from .const import (
     CONF_LLM_SERVER_KIND,
     CONF_SUBENTRY_ID,
     DOMAIN,
+    SUBENTRY_AI_TASK,
     SUBENTRY_CONVERSATION,
     SUBENTRY_EMBEDDING,
     SUBENTRY_EXTERNAL_LLM,
@@ -47,7 +48,12 @@ from .dialogs.fields import (
 from .dialogs.new_subentries import OPTIONAL_ROLES, new_subentries
 from .dialogs.role_check import async_check_role, error_field
 from .dialogs.server_address import clean_address
-from .dialogs.subentries import ConversationFlow, EmbeddingFlow, ExternalLLMFlow
+from .dialogs.subentries import (
+    AITaskFlow,
+    ConversationFlow,
+    EmbeddingFlow,
+    ExternalLLMFlow,
+)
 from .keep_alive import InvalidKeepAlive, KeepAlive
 from .model.role import Role, merged_config, role_connection, subentry_role
 from .servers.address import server_id, shown_host
@@ -110,6 +116,7 @@ class HomeAgentConfigFlow(ConfigFlow, domain=DOMAIN):
             SUBENTRY_CONVERSATION: ConversationFlow,
             SUBENTRY_EXTERNAL_LLM: ExternalLLMFlow,
             SUBENTRY_EMBEDDING: EmbeddingFlow,
+            SUBENTRY_AI_TASK: AITaskFlow,
         }
 
     @override

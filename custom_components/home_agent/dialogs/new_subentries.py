@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from homeassistant.config_entries import ConfigSubentryDataWithId
+from homeassistant.const import CONF_LLM_HASS_API
 from homeassistant.util.ulid import ulid_now
 
 from ..const import (
@@ -12,6 +13,7 @@ from ..const import (
     CONF_LLM_MODEL,
     CONF_LLM_SERVER_KIND,
     CONF_LLM_THINK,
+    SUBENTRY_AI_TASK,
     SUBENTRY_CONVERSATION,
     SUBENTRY_EMBEDDING,
     SUBENTRY_EXTERNAL_LLM,
@@ -31,7 +33,8 @@ OPTIONAL_ROLES: Final = {
 def new_subentries(config: Mapping[str, Any]) -> list[ConfigSubentryDataWithId]:
     """Return the subentries of a flat configuration.
 
-    The conversation agent may ask the external LLM, if there is one.
+    The conversation agent may ask the external LLM, if there is one. The AI task entity
+    uses the model of the conversation agent with the same settings.
     """
     subentries = [
         _subentry(subentry_type, model, _role_data(config, role))
@@ -54,7 +57,13 @@ def new_subentries(config: Mapping[str, Any]) -> list[ConfigSubentryDataWithId]:
         for subentry in subentries
         if subentry["subentry_type"] == SUBENTRY_EXTERNAL_LLM
     ]
-    return [*subentries, _subentry(SUBENTRY_CONVERSATION, "Home Agent", agent)]
+    ai_task = {key: value for key, value in agent.items() if key.startswith("llm_")}
+    ai_task.pop(CONF_LLM_HASS_API)
+    return [
+        *subentries,
+        _subentry(SUBENTRY_CONVERSATION, "Home Agent", agent),
+        _subentry(SUBENTRY_AI_TASK, "Home Agent AI Task", ai_task),
+    ]
 
 
 def _role_data(config: Mapping[str, Any], role: Role) -> dict[str, Any]:

@@ -33,6 +33,7 @@ from ..vector_store.engine import Engine
 from .fields import (
     Fields,
     address_fields,
+    ai_task_fields,
     chroma_fields,
     conversation_fields,
     embedding_fields,
@@ -245,6 +246,15 @@ class ConversationFlow(RoleFlow):
     def _fields(self, server: ModelServer) -> Fields:
         """Return the fields that only a conversation agent has."""
         return conversation_fields(self.hass, self._get_entry(), server.kind)
+
+
+class AITaskFlow(ConversationFlow):
+    """Add or change an AI task entity, which uses the server of the entry too."""
+
+    @override
+    def _fields(self, server: ModelServer) -> Fields:
+        """Return the fields that an AI task entity has besides its model."""
+        return ai_task_fields(server.kind)
 
 
 class ExternalLLMFlow(RoleFlow):

@@ -63,13 +63,15 @@ class ChatRequest:
 
     None leaves a setting to the server. max_tokens limits the answer, num_ctx
     the whole context; both count tokens. tool_choice "none" forbids calls of the
-    tools; Ollama has no such field, so there it has no effect.
+    tools; Ollama has no such field, so there it has no effect. json_schema is the
+    schema that the server makes the answer fit, where it can.
     """
 
     model: str
     messages: list[ChatMessage]
     tools: list[ToolSpec] = field(default_factory=list)
     tool_choice: Literal["none"] | None = None
+    json_schema: JsonObject | None = None
     keep_alive: KeepAlive | None = None
     temperature: float | None = None
     top_p: float | None = None

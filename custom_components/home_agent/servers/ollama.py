@@ -317,6 +317,8 @@ class OllamaServer(ModelServer):
             body["tools"] = [
                 {"type": "function", "function": tool} for tool in request.tools
             ]
+        if request.json_schema is not None:
+            body["format"] = request.json_schema
         if request.think is not None:
             body["think"] = request.think
         options = {

@@ -43,7 +43,7 @@ from .messages import (
     LoadRequest,
 )
 from .openai_answers import StreamParser, has_reasoning_content, parse_chat_answer
-from .openai_requests import openai_message, reasoning_effort
+from .openai_requests import openai_message, reasoning_effort, response_format
 from .residency_requests import ResidencyRequests
 
 _LOGGER = logging.getLogger(__name__)
@@ -259,6 +259,8 @@ class OpenAICompatibleServer(ModelServer):
             ]
             if request.tool_choice:
                 body["tool_choice"] = request.tool_choice
+        if request.json_schema is not None:
+            body["response_format"] = response_format(request.json_schema)
         # OpenAI's newer models refuse max_tokens; local servers know only it.
         limit = "max_completion_tokens" if self._is_openai else "max_tokens"
         optional = {
