@@ -1,16 +1,17 @@
 """The AI task entity: text, data of a structure, tools, images, errors."""
 
 from pathlib import Path
-from typing import Any, override
+from typing import Any
 
 from homeassistant.components import ai_task, conversation, media_source
 from homeassistant.core import HomeAssistant
 from homeassistant.exceptions import HomeAssistantError
-from homeassistant.helpers import llm, selector
+from homeassistant.helpers import selector
 import probatio as vol
 import pytest
 
 from tests.conftest import MakeEntry
+from tests.plants import CountTool, PlantAPI
 from tests.servers import OllamaStandIn, OpenAIStandIn, Reply, ToolUse
 from tests.servers.stand_in import Fault
 
@@ -173,42 +174,6 @@ async def test_another_error_is_raised(
         await generate(home, structure=PLANTS)
     assert err.value.translation_key == "server_error"
     assert len(ollama.sent("/api/chat")) == 1
-
-
-class CountTool(llm.Tool):
-    """Counts the plants, and how often it is asked."""
-
-    name = "count_plants"
-    description = "Count the plants"
-    parameters = vol.Schema({})
-    calls = 0
-
-    @override
-    async def async_call(
-        self,
-        hass: HomeAssistant,
-        tool_input: llm.ToolInput,
-        llm_context: llm.LLMContext,
-    ) -> llm.ToolResult:
-        """Return three."""
-        self.calls += 1
-        return llm.ToolResult(data={"plants": 3})
-
-
-class PlantAPI(llm.API):
-    """An LLM API with one tool."""
-
-    def __init__(self, hass: HomeAssistant, tool: CountTool) -> None:
-        """Take the tool."""
-        super().__init__(hass=hass, id="plants", name="Plants")
-        self.tool = tool
-
-    @override
-    async def async_get_api_instance(
-        self, llm_context: llm.LLMContext
-    ) -> llm.APIInstance:
-        """Return the tool."""
-        return llm.APIInstance(self, "", llm_context, [self.tool])
 
 
 async def test_tools_of_a_task(
