@@ -23,6 +23,7 @@ from pytest_homeassistant_custom_component.common import MockConfigEntry
 import custom_components.home_agent
 from custom_components.home_agent.const import (
     DOMAIN,
+    SUBENTRY_AI_TASK,
     SUBENTRY_CONVERSATION,
     SUBENTRY_EMBEDDING,
     SUBENTRY_EXTERNAL_LLM,
@@ -129,6 +130,8 @@ async def home(hass: HomeAssistant) -> HomeAssistant:
         async_expose_entity(hass, conversation.DOMAIN, entry.entity_id, True)
     assert await async_setup_component(hass, "intent", {})
     assert await async_setup_component(hass, "conversation", {})
+    # It has pages of its own, and none can be added once a test has an HTTP client.
+    assert await async_setup_component(hass, "ai_task", {})
     await hass.async_block_till_done()
     return hass
 
@@ -157,6 +160,7 @@ def make_entry(home: HomeAssistant) -> MakeEntry:
         conversation: dict[str, Any] | None = None,
         external_llm: dict[str, Any] | None = None,
         embedding: dict[str, Any] | None = None,
+        ai_task: dict[str, Any] | None = None,
         **data: Any,
     ) -> MockConfigEntry:
         subentries: list[ConfigSubentryData | ConfigSubentryDataWithId] = []
@@ -180,6 +184,9 @@ def make_entry(home: HomeAssistant) -> MakeEntry:
                 "embedding_warm_up": False,
             }
             subentries.append(subentry(SUBENTRY_EMBEDDING, base | embedding))
+        if ai_task is not None:
+            base = {"llm_model": "llama3.2:3b", "llm_warm_up": False}
+            subentries.append(subentry(SUBENTRY_AI_TASK, base | ai_task, "Task"))
         entry = MockConfigEntry(
             domain=DOMAIN,
             version=2,

@@ -11,7 +11,12 @@ from homeassistant.exceptions import ConfigEntryAuthFailed, ConfigEntryNotReady
 from homeassistant.helpers import config_validation as cv
 from homeassistant.helpers.typing import ConfigType
 
-from .const import CONF_LLM_SERVER_KIND, DOMAIN, SUBENTRY_EMBEDDING
+from .const import (
+    CONF_LLM_SERVER_KIND,
+    DOMAIN,
+    SUBENTRY_CONVERSATION,
+    SUBENTRY_EMBEDDING,
+)
 from .coordinator import ServerCoordinator
 from .device import async_register_devices
 from .dialogs.migration import (
@@ -57,6 +62,7 @@ from .vector_store.engine import async_delete_files_except
 _LOGGER = logging.getLogger(__name__)
 
 PLATFORMS = [
+    Platform.AI_TASK,
     Platform.BUTTON,
     Platform.CONVERSATION,
     Platform.EVENT,
@@ -177,7 +183,7 @@ def _add_role(
     loader = ModelLoader(residency)
     data.residencies[subentry.subentry_id] = residency
     data.loaders[subentry.subentry_id] = loader
-    if role is Role.LLM:
+    if subentry.subentry_type == SUBENTRY_CONVERSATION:
         data.primers[subentry.subentry_id] = Primer(loader)
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from functools import partial
 import logging
 from typing import Any, Final, Literal
@@ -29,12 +29,15 @@ from .prompt.history import Histories, History
 from .prompt.messages import async_messages, tool_specs
 from .prompt.prefix import prefix_key
 from .prompt.retrieval import Retrieval
+from .prompt.structured_output import StructuredOutput
 from .prompt.tool_calls import ChatLogDelta, tool_deltas
+from .servers.errors import ModelServerError
 from .servers.messages import (
     ChatAnswer,
     ChatDelta,
     ChatMessage,
     ChatRequest,
+    JsonObject,
     ToolSpec,
 )
 
@@ -46,6 +49,24 @@ MAX_TOOL_ITERATIONS: Final = 9
 # Since 2026.11 an empty answer is allowed: Home Assistant only plays a sound.
 _HAS_SILENT_RESPONSE: Final = (MAJOR_VERSION, MINOR_VERSION) >= (2026, 11)
 _CONFIRMATION: Final = f"component.{DOMAIN}.exceptions.done.message"
+
+
+@dataclass(slots=True)
+class _Exchange:
+    """What the requests of one turn share; output is the structure of its answer."""
+
+    chat_log: conversation.ChatLog
+    agent_id: str
+    history: History
+    turn: Turn
+    output: StructuredOutput | None
+    sends_schema: bool = True
+
+    def json_schema(self, *, may_call: bool) -> JsonObject | None:
+        """Return the schema for a request, None if it must not have one."""
+        if self.output is None or may_call or not self.sends_schema:
+            return None
+        return self.output.json_schema
 
 
 class HomeAgent:
@@ -66,49 +87,77 @@ class HomeAgent:
             int(config.get(CONF_MAX_HISTORY, DEFAULT_MAX_HISTORY))
         )
 
-    async def async_answer(self, chat_log: conversation.ChatLog, agent_id: str) -> None:
+    async def async_answer(
+        self,
+        chat_log: conversation.ChatLog,
+        agent_id: str,
+        output: StructuredOutput | None = None,
+    ) -> None:
         """Answer the last message of a chat log, and add the answer to it.
 
+        output is the structure that the answer must have. If it does not fit, the
+        model gets the reason and is asked once more; that answer may not fit either.
         Raise a ModelServerError if the server fails, a HomeAssistantError if the
         model gives no answer. What was added to the chat log before that stays.
         """
-        tools = tool_specs(chat_log.llm_api)
         history = self._histories.async_get(chat_log)
         with Turn(self._role) as turn:
             if isinstance(question := chat_log.content[-1], conversation.UserContent):
                 context = await self._retrieval.async_context(
                     chat_log, question.content
                 )
+                context.output = output.instruction if output else ""
                 history.begin_turn(question, context)
-            for tool_iteration in range(MAX_TOOL_ITERATIONS + 1):
-                messages = await self._async_messages(chat_log, history, tools, turn)
-                turn.prefix_key = prefix_key(messages, tools)
-                deltas = self._deltas(
-                    chat_log,
-                    messages,
-                    tools,
-                    turn,
-                    may_call=tool_iteration < MAX_TOOL_ITERATIONS,
+            exchange = _Exchange(chat_log, agent_id, history, turn, output)
+            await self._async_exchange(exchange, MAX_TOOL_ITERATIONS)
+            if output and (fault := output.fault(last_answer(chat_log))):
+                _LOGGER.debug("The answer does not fit its structure; asking again")
+                chat_log.async_add_user_content(
+                    conversation.UserContent(output.repair_request(fault))
                 )
-                async with aclosing(deltas):
-                    async for _ in chat_log.async_add_delta_content_stream(
-                        agent_id, deltas
-                    ):
-                        pass
-                if not needs_another_request(chat_log):
-                    break
-        if needs_another_request(chat_log):
-            raise _no_answer_error()
+                await self._async_exchange(exchange, 0)
         self._histories.async_keep(chat_log, history)
 
+    async def _async_exchange(self, exchange: _Exchange, tool_iterations: int) -> None:
+        """Send requests until the model answers without calling a tool.
+
+        The model may call tools in so many requests; the next one forbids it. A
+        server that refuses the schema of the answer is asked again without it: the
+        prompt has the schema too. It is not remembered, since the server may support
+        another schema.
+        """
+        chat_log = exchange.chat_log
+        tools = tool_specs(chat_log.llm_api)
+        left = tool_iterations + 1
+        while left:
+            left -= 1
+            messages = await self._async_messages(exchange, tools)
+            exchange.turn.prefix_key = prefix_key(messages, tools)
+            deltas = self._deltas(exchange, messages, tools, may_call=left > 0)
+            try:
+                async with aclosing(deltas):
+                    async for _ in chat_log.async_add_delta_content_stream(
+                        exchange.agent_id, deltas
+                    ):
+                        pass
+            except ModelServerError as err:
+                server = await self._role.server()
+                if not exchange.sends_schema or not server.is_schema_refusal(err):
+                    raise
+                _LOGGER.debug("The server refuses the schema: %s", err.log_text)
+                exchange.sends_schema = False
+                left += 1
+                continue
+            if not needs_another_request(chat_log):
+                return
+        raise _no_answer_error()
+
     async def _async_messages(
-        self,
-        chat_log: conversation.ChatLog,
-        history: History,
-        tools: Sequence[ToolSpec],
-        turn: Turn,
+        self, exchange: _Exchange, tools: Sequence[ToolSpec]
     ) -> list[ChatMessage]:
         """Return the messages to send, shortened until they fit the model's context."""
+        chat_log, history = exchange.chat_log, exchange.history
+        turn = exchange.turn
         # The user may hide an entity also while a turn runs.
         history.remove_hidden(chat_log, partial(is_exposed, self.hass))
         while True:
@@ -142,13 +191,15 @@ class HomeAgent:
         keep_alive: str | int | None = None,
         turn: Turn | None = None,
         tool_choice: Literal["none"] | None = None,
+        json_schema: JsonObject | None = None,
     ) -> ChatAnswer:
         """Return the primary LLM's answer in one piece.
 
         keep_alive replaces the configured value. Without a turn the request is a turn
-        of its own. tool_choice "none" forbids tool calls.
+        of its own. tool_choice "none" forbids tool calls. The server makes the answer
+        fit json_schema, if it can.
         """
-        request = self._request(messages, tools, keep_alive, tool_choice)
+        request = self._request(messages, tools, keep_alive, tool_choice, json_schema)
         return await (turn or Turn(self._role)).chat(request)
 
     def _call_llm_streaming(
@@ -159,12 +210,13 @@ class HomeAgent:
         keep_alive: str | int | None = None,
         turn: Turn | None = None,
         tool_choice: Literal["none"] | None = None,
+        json_schema: JsonObject | None = None,
     ) -> AsyncGenerator[ChatDelta]:
         """Yield the primary LLM's answer as it is made.
 
         The arguments are those of _call_llm.
         """
-        request = self._request(messages, tools, keep_alive, tool_choice)
+        request = self._request(messages, tools, keep_alive, tool_choice, json_schema)
         return (turn or Turn(self._role)).chat_stream(request)
 
     async def _call_llm_in_one_delta(
@@ -174,10 +226,15 @@ class HomeAgent:
         tools: Sequence[ToolSpec],
         turn: Turn,
         tool_choice: Literal["none"] | None,
+        json_schema: JsonObject | None,
     ) -> AsyncGenerator[ChatDelta]:
         """Yield an answer that is not streamed as one delta."""
         answer = await self._call_llm(
-            messages, tools=tools, turn=turn, tool_choice=tool_choice
+            messages,
+            tools=tools,
+            turn=turn,
+            tool_choice=tool_choice,
+            json_schema=json_schema,
         )
         yield ChatDelta(
             content=answer.content,
@@ -193,6 +250,7 @@ class HomeAgent:
         tools: Sequence[ToolSpec],
         keep_alive: str | int | None,
         tool_choice: Literal["none"] | None = None,
+        json_schema: JsonObject | None = None,
     ) -> ChatRequest:
         """Return a request with the keep_alive of this role."""
         return self._role.chat_request(
@@ -200,27 +258,35 @@ class HomeAgent:
             KeepAlive.for_role(CONF_LLM_KEEP_ALIVE, self._config, keep_alive),
             tools,
             tool_choice,
+            json_schema,
         )
 
     async def _deltas(
         self,
-        chat_log: conversation.ChatLog,
+        exchange: _Exchange,
         messages: list[ChatMessage],
         tools: list[ToolSpec],
-        turn: Turn,
         *,
         may_call: bool,
     ) -> AsyncGenerator[ChatLogDelta]:
         """Yield one answer of the model as deltas of a chat log.
 
-        An empty answer after successful tool calls is an empty response, or a short
-        confirmation before Home Assistant 2026.11.
+        While the model may call tools, the server does not have to make its answer
+        fit a schema: a call would not fit. An empty answer after successful tool calls
+        is an empty response, or a short confirmation before Home Assistant 2026.11.
         """
         yield {"role": "assistant"}
+        chat_log = exchange.chat_log
         is_empty, finish_reason = True, None
         ask = self._call_llm_streaming if self._stream else self._call_llm_in_one_delta
         tool_choice: Literal["none"] | None = None if may_call else "none"
-        answer = ask(messages, tools=tools, turn=turn, tool_choice=tool_choice)
+        answer = ask(
+            messages,
+            tools=tools,
+            turn=exchange.turn,
+            tool_choice=tool_choice,
+            json_schema=exchange.json_schema(may_call=bool(tools) and may_call),
+        )
         async with aclosing(answer):
             async for delta in answer:
                 if delta.content or delta.thinking:
@@ -269,6 +335,14 @@ def needs_another_request(chat_log: conversation.ChatLog) -> bool:
     asked again, it might call its tools a second time.
     """
     return chat_log.unresponded_tool_results
+
+
+def last_answer(chat_log: conversation.ChatLog) -> str:
+    """Return the text of the answer that a chat log ends with, "" if there is none."""
+    item = chat_log.content[-1]
+    if not isinstance(item, conversation.AssistantContent):
+        return ""
+    return item.content or ""
 
 
 def all_tools_succeeded(chat_log: conversation.ChatLog) -> bool:

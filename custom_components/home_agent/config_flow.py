@@ -19,6 +19,7 @@ from .const import (
     CONF_LLM_MODEL,
     CONF_LLM_SERVER_KIND,
     DOMAIN,
+    SUBENTRY_AI_TASK,
     SUBENTRY_CONVERSATION,
     SUBENTRY_EMBEDDING,
     SUBENTRY_EXTERNAL_LLM,
@@ -42,7 +43,12 @@ from .dialogs.new_subentries import (
     new_subentries,
 )
 from .dialogs.role_check import async_check_role, is_keep_alive_valid
-from .dialogs.subentries import ConversationFlow, EmbeddingFlow, ExternalLLMFlow
+from .dialogs.subentries import (
+    AITaskFlow,
+    ConversationFlow,
+    EmbeddingFlow,
+    ExternalLLMFlow,
+)
 from .keep_alive import InvalidKeepAlive, KeepAlive
 from .model.role import Role
 from .servers.address import server_id
@@ -86,6 +92,7 @@ class HomeAgentConfigFlow(ChangeEntryFlow, domain=DOMAIN):
             SUBENTRY_CONVERSATION: ConversationFlow,
             SUBENTRY_EXTERNAL_LLM: ExternalLLMFlow,
             SUBENTRY_EMBEDDING: EmbeddingFlow,
+            SUBENTRY_AI_TASK: AITaskFlow,
         }
 
     @override

@@ -10,6 +10,8 @@ CONF_SUBENTRY_ID: Final = "subentry_id"
 SUBENTRY_CONVERSATION: Final = "conversation"
 SUBENTRY_EXTERNAL_LLM: Final = "external_llm"
 SUBENTRY_EMBEDDING: Final = "embedding"
+# Home Assistant's name for it, shared by all integrations with an AI task entity.
+SUBENTRY_AI_TASK: Final = "ai_task_data"
 
 # The primary LLM. The config entry stores the connection: base_url, api_key,
 # proxy_headers, server_kind and keep_alive_refused. A subentry stores the rest.

@@ -863,7 +863,7 @@ async def test_an_untouched_page_changes_nothing(
 async def test_an_untouched_first_dialog(
     home: HomeAssistant, dialogs: Dialogs, ollama: OllamaStandIn
 ) -> None:
-    """Suggested values of a role without a model add no subentry."""
+    """Suggested values of an optional role without a model add no subentry."""
     await dialogs.start(DOMAIN)
     form = await dialogs.fill_in(llm_base_url=ollama.url)
     data = page_data(form["data_schema"])
@@ -871,7 +871,8 @@ async def test_an_untouched_first_dialog(
     result = await dialogs.fill_in(**{**data, "llm_model": "llama3.2:3b"})
     assert result["type"] == "create_entry"
     (entry,) = home.config_entries.async_entries(DOMAIN)
-    assert len(entry.subentries) == 1
+    types = [subentry.subentry_type for subentry in entry.subentries.values()]
+    assert types == ["conversation", "ai_task_data"]
 
 
 @pytest.mark.parametrize("typed", ["", " ", "\t "])

@@ -126,6 +126,17 @@ def test_fields_have_labels_and_descriptions(role: Role) -> None:
     assert section["data"].keys() == section["data_description"].keys() == expected
 
 
+def test_fields_of_an_ai_task() -> None:
+    """Those of its model, and how it answers."""
+    settings = TEXTS["config_subentries"]["ai_task_data"]["step"]["settings"]
+    fields = forms.model_fields(Role.LLM, [], required=True, kind=ServerKind.OLLAMA)
+    assert settings["data"].keys() == settings["data_description"].keys()
+    assert settings["data"].keys() == names(fields)
+    own = section_names(forms.ai_task_fields(ServerKind.OLLAMA), "advanced")
+    advanced = settings["sections"]["advanced"]
+    assert advanced["data"].keys() == advanced["data_description"].keys() == own
+
+
 def test_every_option_of_a_list_has_a_label() -> None:
     """The presets of a keep_alive are labeled with the value that they stand for."""
     selectors = TEXTS["selector"]
@@ -169,10 +180,10 @@ def test_figures_in_dialogs_have_units(hass: HomeAssistant) -> None:
 
 
 def test_keep_alive_says_what_it_is() -> None:
-    """Six help texts say what it does, give examples, and name Ollama."""
+    """Seven help texts say what it does, give examples, and name Ollama."""
     text = json.dumps(TEXTS["config"]) + json.dumps(TEXTS["config_subentries"])
     descriptions = re.findall(r'"\w*keep_alive": "(How long[^"]*)"', text)
-    assert len(descriptions) == 6
+    assert len(descriptions) == 7
     assert set(descriptions) == {
         "How long the model stays loaded after an answer: 5m, 1h30m,"
         " -1 (never unload) or 0 (at once). Empty: 5m. Mainly for Ollama."

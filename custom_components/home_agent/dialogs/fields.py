@@ -237,6 +237,11 @@ def conversation_fields(
     return fields | _advanced(advanced)
 
 
+def ai_task_fields(kind: ServerKind) -> Fields:
+    """Return the fields that an AI task entity has besides its model."""
+    return _advanced(sampling_fields(Role.LLM, kind))
+
+
 def external_llm_fields(kind: ServerKind) -> Fields:
     """Return the fields that only an external LLM has."""
     return {

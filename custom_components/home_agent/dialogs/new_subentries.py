@@ -5,6 +5,7 @@ from itertools import chain, count
 from typing import Any, Final
 
 from homeassistant.config_entries import ConfigSubentryDataWithId
+from homeassistant.const import CONF_LLM_HASS_API
 from homeassistant.core import HomeAssistant, callback
 from homeassistant.util.ulid import ulid_now
 
@@ -15,6 +16,7 @@ from ..const import (
     CONF_LLM_SERVER_KIND,
     CONF_LLM_THINK,
     DOMAIN,
+    SUBENTRY_AI_TASK,
     SUBENTRY_CONVERSATION,
     SUBENTRY_EMBEDDING,
     SUBENTRY_EXTERNAL_LLM,
@@ -58,7 +60,8 @@ def new_subentries(
 ) -> list[ConfigSubentryDataWithId]:
     """Return the subentries of a flat configuration.
 
-    The conversation agent may ask the external LLM, if there is one.
+    The conversation agent may ask the external LLM, if there is one. The AI task entity
+    uses the model of the conversation agent with the same settings.
     """
     subentries = [
         _subentry(subentry_type, model, _role_data(config, role))
@@ -81,7 +84,13 @@ def new_subentries(
         for subentry in subentries
         if subentry["subentry_type"] == SUBENTRY_EXTERNAL_LLM
     ]
-    return [*subentries, _subentry(SUBENTRY_CONVERSATION, agent_name, agent)]
+    ai_task = {key: value for key, value in agent.items() if key.startswith("llm_")}
+    ai_task.pop(CONF_LLM_HASS_API)
+    return [
+        *subentries,
+        _subentry(SUBENTRY_CONVERSATION, agent_name, agent),
+        _subentry(SUBENTRY_AI_TASK, f"{agent_name} AI Task", ai_task),
+    ]
 
 
 def _role_data(config: Mapping[str, Any], role: Role) -> dict[str, Any]:

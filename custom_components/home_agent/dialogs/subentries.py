@@ -36,6 +36,7 @@ from ..vector_store.engine import Engine
 from .fields import (
     Fields,
     address_fields,
+    ai_task_fields,
     chroma_fields,
     conversation_fields,
     embedding_fields,
@@ -292,6 +293,15 @@ class ConversationFlow(RoleFlow):
     def _default_title(self, model: str) -> str:
         """Return the name of the model, with a number if an agent has that name."""
         return free_title(self.hass, self._subentry_type, model)
+
+
+class AITaskFlow(ConversationFlow):
+    """Add or change an AI task entity, which uses the server of the entry too."""
+
+    @override
+    def _fields(self, server: ModelServer) -> Fields:
+        """Return the fields that an AI task entity has besides its model."""
+        return ai_task_fields(server.kind)
 
 
 class ExternalLLMFlow(RoleFlow):

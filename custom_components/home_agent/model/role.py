@@ -13,6 +13,7 @@ from ..const import (
     DEFAULT_MAX_TOKENS,
     DEFAULT_NUM_CTX,
     DOMAIN,
+    SUBENTRY_AI_TASK,
     SUBENTRY_CONVERSATION,
     SUBENTRY_EMBEDDING,
     SUBENTRY_EXTERNAL_LLM,
@@ -20,7 +21,7 @@ from ..const import (
 from ..keep_alive import InvalidKeepAlive, KeepAlive
 from ..servers.base import Connection, ModelServer, ServerKind
 from ..servers.factory import connect
-from ..servers.messages import ChatMessage, ChatRequest, Think, ToolSpec
+from ..servers.messages import ChatMessage, ChatRequest, JsonObject, Think, ToolSpec
 from ..servers.session import async_get_session
 from .turn_record import TurnRecord
 from .use import PromptSized, model_uses
@@ -42,6 +43,8 @@ SUBENTRY_ROLES: Final = {
     SUBENTRY_CONVERSATION: Role.LLM,
     SUBENTRY_EXTERNAL_LLM: Role.EXTERNAL_LLM,
     SUBENTRY_EMBEDDING: Role.EMBEDDING,
+    # An AI task entity asks a primary LLM too: its settings have the same keys.
+    SUBENTRY_AI_TASK: Role.LLM,
 }
 
 THINK_OPTIONS: Final[dict[str, Think | None]] = {
@@ -233,6 +236,7 @@ class ModelRole:
         keep_alive: KeepAlive,
         tools: Sequence[ToolSpec] = (),
         tool_choice: Literal["none"] | None = None,
+        json_schema: JsonObject | None = None,
     ) -> ChatRequest:
         """Return a chat request with the settings of the role."""
         setting = self._setting
@@ -247,6 +251,7 @@ class ModelRole:
             num_ctx=self.num_ctx,
             think=THINK_OPTIONS[setting("think") or "default"],
             tool_choice=tool_choice,
+            json_schema=json_schema,
         )
 
     @property

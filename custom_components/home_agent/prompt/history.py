@@ -27,17 +27,18 @@ class TurnContext:
     """The context that precedes one user message.
 
     entities maps entity ids to their texts, the best match first; time is a sentence,
-    "" for none.
+    "" for none. output says which form the answer must have, "" for any.
     """
 
     entities: dict[str, str] = field(default_factory=dict)
     time: str = ""
+    output: str = ""
 
     @property
     def text(self) -> str:
         """Return the text for the model, "" if there is nothing to send."""
         lines = [_ENTITIES, *self.entities.values()] if self.entities else []
-        return "\n".join([*lines, *filter(None, (self.time,))])
+        return "\n".join([*lines, *filter(None, (self.time, self.output))])
 
 
 class History:

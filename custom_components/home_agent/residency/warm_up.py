@@ -14,8 +14,13 @@ from homeassistant.helpers.event import async_call_later
 from homeassistant.helpers.start import async_at_started
 from homeassistant.util import dt as dt_util
 
+from ..const import (
+    SUBENTRY_AI_TASK,
+    SUBENTRY_CONVERSATION,
+    SUBENTRY_EMBEDDING,
+    SUBENTRY_EXTERNAL_LLM,
+)
 from ..coordinator import AWAY_INTERVAL, ServerCoordinator
-from ..model.role import Role
 from ..servers.base import ServerCapability
 from ..servers.errors import ModelNotFound, ModelServerError
 from .checks.model_missing import check_model_missing
@@ -30,8 +35,13 @@ from .state import ResidencyEvent
 
 _LOGGER = logging.getLogger(__name__)
 
-# The model that answers every question is loaded first.
-_ORDER: Final = (Role.LLM, Role.EMBEDDING, Role.EXTERNAL_LLM)
+# The models that every question needs are loaded first.
+_ORDER: Final = (
+    SUBENTRY_CONVERSATION,
+    SUBENTRY_EMBEDDING,
+    SUBENTRY_EXTERNAL_LLM,
+    SUBENTRY_AI_TASK,
+)
 # After a longer outage a server with an empty memory counts as restarted: more than
 # one poll was lost.
 LONG_OUTAGE: Final = 1.5 * AWAY_INTERVAL
@@ -59,7 +69,8 @@ class WarmUp:
         self._entry = entry
         self._coordinator = coordinator
         self._loaders = sorted(
-            loaders, key=lambda loader: _ORDER.index(loader.residency.role.role)
+            loaders,
+            key=lambda loader: _ORDER.index(loader.residency.subentry.subentry_type),
         )
         self._primers = {primer.loader: primer for primer in primers}
         self._lock = asyncio.Lock()

@@ -29,6 +29,11 @@ from .messages import (
 
 # Ollama's words come from Go: time: missing unit in duration "5".
 _KEEP_ALIVE_REFUSED: Final = re.compile(r"\bkeep_alive\b|\b(in|invalid) duration\b")
+# Ollama (0.24): "invalid JSON schema in format"; llama.cpp: "JSON schema error at
+# #/properties/a: ..."; OpenAI: "Invalid schema for response_format 'answer': ...".
+_SCHEMA_REFUSED: Final = re.compile(
+    r"\bjson[ _]schema\b|\bresponse[ _]format\b|\bgrammar\b", re.IGNORECASE
+)
 # Seconds for a request that may first load a model: longer than the largest takes.
 LOAD_TIMEOUT: Final = 900.0
 
@@ -200,6 +205,13 @@ class ModelServer(ABC):
         return isinstance(err, RequestRefused) and bool(
             _KEEP_ALIVE_REFUSED.search(err.detail)
         )
+
+    def is_schema_refusal(self, err: ModelServerError) -> bool:
+        """Return whether an error says that the schema of an answer is not supported.
+
+        Ollama says so with status 500, others with 400.
+        """
+        return err.status is not None and bool(_SCHEMA_REFUSED.search(err.detail))
 
     def is_own(self, model: str) -> bool:
         """Return whether a model runs on the user's own machine.

@@ -66,13 +66,15 @@ class ChatRequest:
     tools; Ollama has no such field, so there it has no effect. more_may_follow says
     that another request of the same turn may follow: a keep_alive of 0 then need not
     unload the model after the answer. If the server's kept_loaded has the model, the
-    caller unloads it after the turn.
+    caller unloads it after the turn. json_schema is the schema that the server makes
+    the answer fit, where it can.
     """
 
     model: str
     messages: list[ChatMessage]
     tools: list[ToolSpec] = field(default_factory=list)
     tool_choice: Literal["none"] | None = None
+    json_schema: JsonObject | None = None
     keep_alive: KeepAlive | None = None
     temperature: float | None = None
     top_p: float | None = None

@@ -16,6 +16,8 @@ def chat_body(request: ChatRequest, stream: bool) -> JsonObject:
         body["tools"] = [
             {"type": "function", "function": tool} for tool in request.tools
         ]
+    if request.json_schema is not None:
+        body["format"] = request.json_schema
     if request.think is not None:
         body["think"] = request.think
     options = {

@@ -44,7 +44,7 @@ from .messages import (
     LoadRequest,
 )
 from .openai_answers import StreamParser, has_reasoning_content, parse_chat_answer
-from .openai_requests import openai_message, reasoning_effort
+from .openai_requests import openai_message, reasoning_effort, response_format
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -202,11 +202,7 @@ class OpenAICompatibleServer(ModelServer):
 
     @asynccontextmanager
     async def _applying_keep_alive(
-        self,
-        model: str,
-        keep_alive: KeepAlive | None,
-        *,
-        keeps_loaded: bool = False,
+        self, model: str, keep_alive: KeepAlive | None, *, keeps_loaded: bool = False
     ) -> AsyncIterator[None]:
         """Send the extra requests that apply a keep_alive before and after the body.
 
@@ -274,6 +270,8 @@ class OpenAICompatibleServer(ModelServer):
             ]
             if request.tool_choice:
                 body["tool_choice"] = request.tool_choice
+        if request.json_schema is not None:
+            body["response_format"] = response_format(request.json_schema)
         # OpenAI's newer models refuse max_tokens; local servers know only it.
         limit = "max_completion_tokens" if self._is_openai else "max_tokens"
         optional = {

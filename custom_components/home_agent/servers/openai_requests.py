@@ -41,6 +41,15 @@ def openai_message(message: ChatMessage) -> JsonObject:
     return result
 
 
+def response_format(json_schema: JsonObject) -> JsonObject:
+    """Return the field by which an answer must fit a schema.
+
+    Without "strict", since OpenAI then takes only schemas without optional fields.
+    """
+    named = {"name": "answer", "schema": json_schema}
+    return {"type": "json_schema", "json_schema": named}
+
+
 def reasoning_effort(think: Think | None) -> str | None:
     """Return OpenAI's word for how much to think; None leaves it to the server."""
     if think is None or isinstance(think, str):
