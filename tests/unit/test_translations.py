@@ -67,10 +67,30 @@ def test_error_texts() -> None:
     keys |= set(re.findall(r'translation_key="(\w+)"', sources()))
     # Chosen by an expression, in agent.py and prompt/messages.py.
     keys |= {"answer_too_long", "no_answer"}
-    keys |= {"attachment_not_found", "done", "unsupported_attachment"}
+    keys |= {"attachment_not_found", "unsupported_attachment"}
+    # Chosen in agent.py, conversation.py and spoken.py.
+    keys |= {"done", "no_prompt", "turn_failed"}
     # These are the keys of lists of choices, and of entities.
     keys -= TEXTS["selector"].keys() | TEXTS["entity"]["sensor"].keys()
     assert keys == TEXTS["exceptions"].keys()
+
+
+def test_what_is_spoken_names_no_address() -> None:
+    """Nor has it a server's own text: errors of a turn are spoken."""
+    found = {
+        key: fields
+        for key, text in TEXTS["exceptions"].items()
+        if (fields := set(re.findall(r"\{(\w+)\}", text["message"])))
+    }
+    # Actions and tools raise these, not turns.
+    only_in_actions = {
+        "index_unusable": {"reason"},
+        "models_failed": {"models"},
+        "no_model_device": {"device"},
+    }
+    assert found.items() >= only_in_actions.items()
+    spoken = [found[key] for key in found.keys() - only_in_actions.keys()]
+    assert all(fields <= {"limit", "model", "value"} for fields in spoken)
 
 
 def test_dialog_errors() -> None:
