@@ -227,6 +227,7 @@ ENGLISH: dict[str, Any] = {
     "exceptions": {
         "gone": {"message": "The model {model} is gone."},
         "index": {"message": "Set `llm_model` on the server, and keep_alive to -1."},
+        "zero": {"message": "Unload at once (0)"},
         "long": {"message": "Do this:\n\n- **Stop** it for 5m.\n- Set OLLAMA_HOST."},
     },
     "issues": {
@@ -237,6 +238,7 @@ GERMAN: dict[str, Any] = {
     "exceptions": {
         "gone": {"message": "Das Modell {model} ist weg."},
         "index": {"message": "Setze `llm_model` am Server und keep_alive auf -1."},
+        "zero": {"message": "Sofort entladen (0)"},
         "long": {"message": "So geht es:\n\n- **Halte** 5m an.\n- Setze OLLAMA_HOST."},
     },
     "issues": {
@@ -269,6 +271,7 @@ def test_right_translation() -> None:
         ("index", "Setze `llm_model` und `keep_alive auf -1.", "not closed"),
         ("index", "Setze `llm_model` und Haltezeit auf -1.", "['keep_alive']"),
         ("index", "Setze `llm_model` und keep_alive auf 1.", "['-1']"),
+        ("zero", "Sofort entladen", "['0']"),
         ("long", "So: - **Halte** 5m an. - Setze OLLAMA_HOST.", "other list items"),
         ("long", "So: - **Halte** 5m an. - Setze OLLAMA_HOST.", "other paragraphs"),
         ("long", "So:\n\n- Halte 5m an.\n- Setze OLLAMA_HOST.", "other bold texts"),
