@@ -199,6 +199,9 @@ async def _async_connect(hass: HomeAssistant, entry: HomeAgentConfigEntry) -> No
         )
         await server.check()
     except ModelServerError as err:
+        _LOGGER.debug(
+            "Cannot connect to the server of %s: %s", entry.title, err.log_text
+        )
         error = (
             ConfigEntryAuthFailed
             if isinstance(err, InvalidAuth)

@@ -11,7 +11,6 @@ from homeassistant.components import conversation
 from homeassistant.const import MAJOR_VERSION, MINOR_VERSION
 from homeassistant.core import HomeAssistant
 from homeassistant.exceptions import HomeAssistantError
-from homeassistant.helpers.translation import async_get_translations
 
 from .const import (
     CONF_LLM_KEEP_ALIVE,
@@ -40,6 +39,7 @@ from .servers.messages import (
     JsonObject,
     ToolSpec,
 )
+from .spoken import async_sentence
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -48,7 +48,6 @@ _LOGGER = logging.getLogger(__name__)
 MAX_TOOL_ITERATIONS: Final = 9
 # Since 2026.11 an empty answer is allowed: Home Assistant only plays a sound.
 _HAS_SILENT_RESPONSE: Final = (MAJOR_VERSION, MINOR_VERSION) >= (2026, 11)
-_CONFIRMATION: Final = f"component.{DOMAIN}.exceptions.done.message"
 
 
 @dataclass(slots=True)
@@ -319,13 +318,10 @@ class HomeAgent:
         """
         if _HAS_SILENT_RESPONSE:
             return ""
-        language = self.hass.config.language
+        language = None
         if chat_log.llm_api is not None:
-            language = chat_log.llm_api.llm_context.language or language
-        texts = await async_get_translations(
-            self.hass, language, "exceptions", {DOMAIN}
-        )
-        return texts[_CONFIRMATION]
+            language = chat_log.llm_api.llm_context.language
+        return await async_sentence(self.hass, language, "done")
 
 
 def needs_another_request(chat_log: conversation.ChatLog) -> bool:

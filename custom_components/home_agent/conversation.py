@@ -24,6 +24,7 @@ from .prompt.llm_api import AgentAPI
 from .prompt.prefix import Prefix
 from .runtime import HomeAgentConfigEntry
 from .servers.errors import InvalidAuth, ModelServerError
+from .spoken import async_sentence, async_spoken_error
 from .tools.external_llm import external_llm_tools
 
 _LOGGER = logging.getLogger(__name__)
@@ -144,16 +145,22 @@ class HomeAgentConversationEntity(conversation.ConversationEntity):
                 self._prompt,
                 user_input.extra_system_prompt,
             )
-        except conversation.ConverseError as err:
-            return err.as_conversation_result()
+        except HomeAssistantError as err:
+            _LOGGER.warning("No answer, the prompt cannot be made: %s", err)
+            sentence = await async_sentence(self.hass, user_input.language, "no_prompt")
+            raise HomeAssistantError(sentence) from err
         try:
             await self._agent.async_answer(chat_log, self.entity_id)
-        except ModelServerError as err:
-            _LOGGER.error("No answer: %s", err.log_text)
-            if isinstance(err, InvalidAuth):
-                self._entry.async_start_reauth(self.hass)
-            raise
+            return conversation.async_get_result_from_chat_log(user_input, chat_log)
         except HomeAssistantError as err:
+            self._note_failure(err)
+            raise await async_spoken_error(self.hass, user_input.language, err) from err
+
+    def _note_failure(self, err: HomeAssistantError) -> None:
+        """Log why there is no answer, and ask the user for a key that is accepted."""
+        if not isinstance(err, ModelServerError):
             _LOGGER.warning("No answer: %s", err)
-            raise
-        return conversation.async_get_result_from_chat_log(user_input, chat_log)
+            return
+        _LOGGER.error("No answer: %s", err.log_text)
+        if isinstance(err, InvalidAuth):
+            self._entry.async_start_reauth(self.hass)

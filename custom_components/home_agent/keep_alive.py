@@ -17,6 +17,7 @@ from .const import (
     DEFAULT_EMBEDDING_KEEP_ALIVE,
     DEFAULT_EXTERNAL_LLM_KEEP_ALIVE,
     DEFAULT_LLM_KEEP_ALIVE,
+    DOMAIN,
 )
 
 _LOGGER = logging.getLogger(__name__)
@@ -65,7 +66,12 @@ class InvalidKeepAlive(HomeAssistantError, ValueError):
 
     def __init__(self, value: object) -> None:
         """Name the invalid value and explain what to write instead."""
-        super().__init__(f"{value!r} is not a valid keep_alive. {HOW_TO_WRITE}")
+        super().__init__(
+            f"{value!r} is not a valid keep_alive. {HOW_TO_WRITE}",
+            translation_domain=DOMAIN,
+            translation_key="invalid_keep_alive",
+            translation_placeholders={"value": str(value)},
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Iterator
 import re
 from typing import Any, Final
+from unicodedata import east_asian_width
 
 import probatio as vol
 
@@ -28,7 +29,7 @@ _MARKDOWN: Final = {
 _VALUE: Final = re.compile(
     r"[A-Z]+_[A-Z_]+|https?://[!-~]*[\w/]|(?<![\w-])-1(?![0-9])"
     r"|(?<![0-9A-Za-z.])[0-9]+[hms](?:[0-9]+[ms])?(?![0-9A-Za-z])"
-    r"|keep_alive|num_ctx",
+    r"|(?<=\()0(?=\))|keep_alive|num_ctx",
     re.ASCII,
 )
 # English words that no language of Home Assistant shares.
@@ -115,7 +116,7 @@ def _is_english(english: str, text: str) -> bool:
 
 def _title_faults(title: str) -> Iterator[str]:
     """Yield the faults of the title of a repair's dialog."""
-    width = sum(2 if ord(letter) >= 0x1100 else 1 for letter in title)
+    width = sum(2 if east_asian_width(letter) in "WF" else 1 for letter in title)
     if width > MAX_DIALOG_TITLE:
         yield f"is too wide ({width} > {MAX_DIALOG_TITLE}) for the title of a dialog"
     if "{" in title:

@@ -10,11 +10,12 @@ import custom_components.home_agent
 
 PACKAGE: Final = Path(custom_components.home_agent.__file__).parent
 # Every room may also import these, and itself.
-SHARED: Final = {"const", "keep_alive", "listeners"}
+SHARED: Final = {"const", "keep_alive", "listeners", "spoken"}
 # A room is a folder, or a module at the top of the package.
 ALLOWED: Final[dict[str, set[str]]] = {
     "const": set(),
     "listeners": set(),
+    "spoken": set(),
     "keep_alive": {"const"},
     "servers": set(),
     "home": set(),

@@ -67,10 +67,30 @@ def test_error_texts() -> None:
     keys |= set(re.findall(r'translation_key="(\w+)"', sources()))
     # Chosen by an expression, in agent.py and prompt/messages.py.
     keys |= {"answer_too_long", "no_answer"}
-    keys |= {"attachment_not_found", "done", "unsupported_attachment"}
+    keys |= {"attachment_not_found", "unsupported_attachment"}
+    # Chosen in agent.py, conversation.py and spoken.py.
+    keys |= {"done", "no_prompt", "turn_failed"}
     # These are the keys of lists of choices, and of entities.
     keys -= TEXTS["selector"].keys() | TEXTS["entity"]["sensor"].keys()
     assert keys == TEXTS["exceptions"].keys()
+
+
+def test_what_is_spoken_names_no_address() -> None:
+    """Nor has it a server's own text: errors of a turn are spoken."""
+    found = {
+        key: fields
+        for key, text in TEXTS["exceptions"].items()
+        if (fields := set(re.findall(r"\{(\w+)\}", text["message"])))
+    }
+    # Actions and tools raise these, not turns.
+    only_in_actions = {
+        "index_unusable": {"reason"},
+        "models_failed": {"models"},
+        "no_model_device": {"device"},
+    }
+    assert found.items() >= only_in_actions.items()
+    spoken = [found[key] for key in found.keys() - only_in_actions.keys()]
+    assert all(fields <= {"limit", "model", "value"} for fields in spoken)
 
 
 def test_dialog_errors() -> None:
@@ -218,6 +238,7 @@ ENGLISH: dict[str, Any] = {
     "exceptions": {
         "gone": {"message": "The model {model} is gone."},
         "index": {"message": "Set `llm_model` on the server, and keep_alive to -1."},
+        "zero": {"message": "Unload at once (0)"},
         "long": {"message": "Do this:\n\n- **Stop** it for 5m.\n- Set OLLAMA_HOST."},
     },
     "issues": {
@@ -228,6 +249,7 @@ GERMAN: dict[str, Any] = {
     "exceptions": {
         "gone": {"message": "Das Modell {model} ist weg."},
         "index": {"message": "Setze `llm_model` am Server und keep_alive auf -1."},
+        "zero": {"message": "Sofort entladen (0)"},
         "long": {"message": "So geht es:\n\n- **Halte** 5m an.\n- Setze OLLAMA_HOST."},
     },
     "issues": {
@@ -260,6 +282,7 @@ def test_right_translation() -> None:
         ("index", "Setze `llm_model` und `keep_alive auf -1.", "not closed"),
         ("index", "Setze `llm_model` und Haltezeit auf -1.", "['keep_alive']"),
         ("index", "Setze `llm_model` und keep_alive auf 1.", "['-1']"),
+        ("zero", "Sofort entladen", "['0']"),
         ("long", "So: - **Halte** 5m an. - Setze OLLAMA_HOST.", "other list items"),
         ("long", "So: - **Halte** 5m an. - Setze OLLAMA_HOST.", "other paragraphs"),
         ("long", "So:\n\n- Halte 5m an.\n- Setze OLLAMA_HOST.", "other bold texts"),

@@ -1,6 +1,7 @@
 """The ways in which a request to a model server can fail.
 
-Each has a short sentence in the translations, which is spoken to the user.
+Each has a short sentence in the translations, which is spoken to the user. The
+sentence names no address and has no text of the server: those are in log_text.
 """
 
 import re
@@ -26,7 +27,7 @@ _TOO_LONG: Final = re.compile(
 class ModelServerError(HomeAssistantError):
     """A request to a model server failed.
 
-    host names the server, as shown to the user. detail is the server's own text or
+    host names the server, for the log. detail is the server's own text or
     the reason that the operating system gave, for the log and the dialogs; it
     holds no secret. status is the HTTP status, 0 if there was none.
 
@@ -39,11 +40,7 @@ class ModelServerError(HomeAssistantError):
 
     def __init__(self, host: str, detail: str = "", *, status: int = 0) -> None:
         """Keep what is known of the failure; the class has the details."""
-        super().__init__(
-            translation_domain=DOMAIN,
-            translation_key=self.key,
-            translation_placeholders={"host": host},
-        )
+        super().__init__(translation_domain=DOMAIN, translation_key=self.key)
         self.host = host
         self.detail = detail
         self.status = status
