@@ -119,8 +119,10 @@ async def test_no_address_is_spoken(
 ) -> None:
     """Nor what the server has answered; the log has both."""
     err = error("192.168.1.10:11434", "llama runner terminated", status=500)
+    if isinstance(err, errors.ModelNotFound):
+        err.set_model("qwen")
     said = str(await async_spoken_error(home, "en", err))
-    assert said == SENTENCES[error.key]
+    assert said == SENTENCES[error.key].format(model="qwen")
     assert not re.search(r"\d|://|runner|None|\{", said)
     assert "192.168.1.10:11434" in err.log_text
     assert "192.168" not in str(err)
