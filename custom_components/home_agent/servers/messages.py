@@ -1,6 +1,6 @@
 """Requests to chat models and their answers, the same for every server."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypedDict
 
@@ -64,7 +64,8 @@ class ChatRequest:
     None leaves a setting to the server. max_tokens limits the answer, num_ctx
     the whole context; both count tokens. tool_choice "none" forbids calls of the
     tools; Ollama has no such field, so there it has no effect. json_schema is the
-    schema that the server makes the answer fit, where it can.
+    schema that the server makes the answer fit, where it can. top_logprobs is for how
+    many of the likeliest tokens chat() reports the probabilities, 20 at most.
     """
 
     model: str
@@ -72,6 +73,7 @@ class ChatRequest:
     tools: list[ToolSpec] = field(default_factory=list)
     tool_choice: Literal["none"] | None = None
     json_schema: JsonObject | None = None
+    top_logprobs: int | None = None
     keep_alive: KeepAlive | None = None
     temperature: float | None = None
     top_p: float | None = None
@@ -129,13 +131,19 @@ class ChatDelta:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChatAnswer:
-    """A whole answer; the fields are those of ChatDelta."""
+    """A whole answer; the fields are those of ChatDelta.
+
+    first_token_logprobs has the natural logarithms of the probabilities with which the
+    answer could begin, by token, if the request asked for them and the server reports
+    them.
+    """
 
     content: str
     thinking: str
     tool_calls: tuple[ToolCall, ...]
     finish_reason: str | None
     stats: ChatStats
+    first_token_logprobs: Mapping[str, float] = field(default_factory=dict)
 
 
 def text_length(messages: Sequence[ChatMessage], tools: Sequence[ToolSpec]) -> int:

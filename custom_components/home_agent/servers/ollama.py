@@ -75,6 +75,7 @@ class OllamaServer(ModelServer):
         | ServerCapability.WARM
         | ServerCapability.PULL
     )
+    reports_logprobs = True
 
     def __init__(self, session: aiohttp.ClientSession, connection: Connection) -> None:
         """Make a client for the server that connection leads to."""
@@ -155,6 +156,7 @@ class OllamaServer(ModelServer):
             ),
             finish_reason=reason,
             stats=stats_of(answer),
+            first_token_logprobs=answer.first_token_logprobs("logprobs"),
         )
 
     @override
@@ -319,6 +321,8 @@ class OllamaServer(ModelServer):
             ]
         if request.json_schema is not None:
             body["format"] = request.json_schema
+        if request.top_logprobs is not None:
+            body |= {"logprobs": True, "top_logprobs": request.top_logprobs}
         if request.think is not None:
             body["think"] = request.think
         options = {

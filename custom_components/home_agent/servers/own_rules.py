@@ -40,6 +40,7 @@ class VLLMServer(OwnRulesServer):
     """vLLM: the models that it serves are always in memory."""
 
     kind = ServerKind.VLLM
+    reports_logprobs = True
     capabilities = ServerCapability.WARM | ServerCapability.LIST
 
     @override
