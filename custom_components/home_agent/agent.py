@@ -25,7 +25,6 @@ from .keep_alive import KeepAlive
 from .model.role import ModelRole, Role
 from .model.turn import Turn
 from .prompt.context_size import async_prompt_size
-from .prompt.evaluation import MAX_LOGPROBS
 from .prompt.history import Histories, History
 from .prompt.messages import async_messages, tool_specs
 from .prompt.prefix import prefix_key
@@ -34,6 +33,7 @@ from .prompt.structured_output import StructuredOutput
 from .prompt.tool_calls import ChatLogDelta, tool_deltas
 from .servers.errors import ModelServerError
 from .servers.messages import (
+    MAX_TOP_LOGPROBS,
     ChatAnswer,
     ChatDelta,
     ChatMessage,
@@ -132,7 +132,7 @@ class HomeAgent:
                     request,
                     max_tokens=1,
                     think=None if request.think is None else False,
-                    top_logprobs=MAX_LOGPROBS,
+                    top_logprobs=MAX_TOP_LOGPROBS,
                 )
                 answer = await turn.chat(request)
                 answers.append(answer.first_token_logprobs)

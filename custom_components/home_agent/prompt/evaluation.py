@@ -22,8 +22,6 @@ if TYPE_CHECKING:
         EvaluationTask,
     )
 
-# Of how many tokens Ollama and OpenAI report the probabilities.
-MAX_LOGPROBS: Final = 20
 _SYSTEM_PROMPT: Final = (
     "You judge an input by one question about it. Begin your answer with one of the"
     " labels that the question names, and write nothing in front of it."

@@ -2,13 +2,16 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, TypedDict
+from typing import Any, Final, Literal, TypedDict
 
 from homeassistant.helpers.json import json_bytes
 
 from ..keep_alive import KeepAlive
 
 type JsonObject = dict[str, Any]
+
+# Of how many tokens Ollama and OpenAI report the probabilities.
+MAX_TOP_LOGPROBS: Final = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +68,8 @@ class ChatRequest:
     the whole context; both count tokens. tool_choice "none" forbids calls of the
     tools; Ollama has no such field, so there it has no effect. json_schema is the
     schema that the server makes the answer fit, where it can. top_logprobs is for how
-    many of the likeliest tokens chat() reports the probabilities, 20 at most.
+    many of the likeliest tokens chat() reports the probabilities, MAX_TOP_LOGPROBS at
+    most.
     """
 
     model: str
