@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 import logging
 from typing import Any, Final, Literal
@@ -32,6 +32,7 @@ from .prompt.structured_output import StructuredOutput
 from .prompt.tool_calls import ChatLogDelta, tool_deltas
 from .servers.errors import ModelServerError
 from .servers.messages import (
+    MAX_TOP_LOGPROBS,
     ChatAnswer,
     ChatDelta,
     ChatMessage,
@@ -116,6 +117,30 @@ class HomeAgent:
                 )
                 await self._async_exchange(exchange, 0)
         self._histories.async_keep(chat_log, history)
+
+    async def async_first_tokens(
+        self, prompts: Sequence[Sequence[conversation.Content]]
+    ) -> list[Mapping[str, float]]:
+        """Return the log probabilities of the first token of each prompt's answer.
+
+        The requests belong to one turn, and the model does not think before it
+        answers. Raise a ModelServerError if the server fails, a HomeAssistantError if
+        an attachment cannot be sent.
+        """
+        answers: list[Mapping[str, float]] = []
+        with Turn(self._role) as turn:
+            for content in prompts:
+                messages = await async_messages(self.hass, content)
+                request = self._request(messages, (), None)
+                request = replace(
+                    request,
+                    max_tokens=1,
+                    think=None if request.think is None else False,
+                    top_logprobs=MAX_TOP_LOGPROBS,
+                )
+                answer = await turn.chat(request)
+                answers.append(answer.first_token_logprobs)
+        return answers
 
     async def _async_exchange(self, exchange: _Exchange, tool_iterations: int) -> None:
         """Send requests until the model answers without calling a tool.

@@ -1,26 +1,34 @@
 """The AI task entity: data that a model generates for automations and scripts."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 import logging
-from typing import override
+from typing import Final, override
 
 from homeassistant.components import ai_task, conversation
 from homeassistant.config_entries import ConfigSubentry
+from homeassistant.const import MAJOR_VERSION, MINOR_VERSION
 from homeassistant.core import HomeAssistant
 from homeassistant.exceptions import HomeAssistantError
 from homeassistant.helpers.entity_platform import AddConfigEntryEntitiesCallback
 
 from .agent import HomeAgent, last_answer
-from .const import DOMAIN, SUBENTRY_AI_TASK
+from .const import CONF_LLM_SERVER_KIND, DOMAIN, SUBENTRY_AI_TASK
 from .device import device_info
 from .model.role import merged_config
+from .prompt.evaluation import evaluation_answer, evaluation_prompt
 from .prompt.structured_output import StructuredOutput, StructureMismatch
 from .runtime import HomeAgentConfigEntry
+from .servers.base import ServerKind
 from .servers.errors import InvalidAuth, ModelServerError
+from .servers.factory import reports_logprobs
 
 _LOGGER = logging.getLogger(__name__)
 
 # Several tasks may run at the same time.
 PARALLEL_UPDATES = 0
+# AI tasks that evaluate questions are new in 2026.11.
+_HAS_EVALUATION: Final = (MAJOR_VERSION, MINOR_VERSION) >= (2026, 11)
 
 
 async def async_setup_entry(
@@ -41,10 +49,6 @@ class HomeAgentAITaskEntity(ai_task.AITaskEntity):
 
     _attr_has_entity_name = True
     _attr_name = None
-    _attr_supported_features = (
-        ai_task.AITaskEntityFeature.GENERATE_DATA
-        | ai_task.AITaskEntityFeature.SUPPORT_ATTACHMENTS
-    )
 
     def __init__(
         self, hass: HomeAssistant, entry: HomeAgentConfigEntry, subentry: ConfigSubentry
@@ -55,6 +59,14 @@ class HomeAgentAITaskEntity(ai_task.AITaskEntity):
         self._residency = entry.runtime_data.residencies[subentry.subentry_id]
         self._attr_unique_id = subentry.subentry_id
         self._attr_device_info = device_info(entry, subentry)
+        self._attr_supported_features = (
+            ai_task.AITaskEntityFeature.GENERATE_DATA
+            | ai_task.AITaskEntityFeature.SUPPORT_ATTACHMENTS
+        )
+        if _HAS_EVALUATION and reports_logprobs(
+            ServerKind(entry.data[CONF_LLM_SERVER_KIND])
+        ):
+            self._attr_supported_features |= ai_task.AITaskEntityFeature.EVALUATE
 
     @override
     async def async_added_to_hass(self) -> None:
@@ -80,13 +92,8 @@ class HomeAgentAITaskEntity(ai_task.AITaskEntity):
         output = None
         if task.structure is not None:
             output = StructuredOutput(task.structure, chat_log.llm_api)
-        try:
+        with self._reported_errors():
             await self._agent.async_answer(chat_log, self.entity_id, output)
-        except ModelServerError as err:
-            _LOGGER.error("No answer to an AI task: %s", err.log_text)
-            if isinstance(err, InvalidAuth):
-                self._entry.async_start_reauth(self.hass)
-            raise
         answer = last_answer(chat_log)
         try:
             data = output.parse(answer) if output else answer
@@ -96,3 +103,35 @@ class HomeAgentAITaskEntity(ai_task.AITaskEntity):
                 translation_domain=DOMAIN, translation_key="structure_mismatch"
             ) from err
         return ai_task.GenDataTaskResult(chat_log.conversation_id, data)
+
+    @override
+    async def _async_evaluate(
+        self, task: ai_task.EvaluationTask
+    ) -> ai_task.EvaluationTaskResult:
+        """Return the probabilities of the possible answers to each question.
+
+        Raise a HomeAssistantError if the server fails or reports no probabilities.
+        """
+        questions = task.questions
+        prompts = [evaluation_prompt(task, item) for item in questions.values()]
+        with self._reported_errors():
+            tokens = await self._agent.async_first_tokens(prompts)
+        return ai_task.EvaluationTaskResult(
+            {
+                key: evaluation_answer(question, logprobs)
+                for (key, question), logprobs in zip(
+                    questions.items(), tokens, strict=True
+                )
+            }
+        )
+
+    @contextmanager
+    def _reported_errors(self) -> Iterator[None]:
+        """Log an error of the server; ask for a new key if the server refuses it."""
+        try:
+            yield
+        except ModelServerError as err:
+            _LOGGER.error("No answer to an AI task: %s", err.log_text)
+            if isinstance(err, InvalidAuth):
+                self._entry.async_start_reauth(self.hass)
+            raise

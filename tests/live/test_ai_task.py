@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from homeassistant.components import ai_task
+from homeassistant.const import MAJOR_VERSION, MINOR_VERSION
 from homeassistant.core import HomeAssistant
 from homeassistant.helpers import llm, selector
 import probatio as vol
@@ -148,3 +149,34 @@ async def test_structured_after_tools_were_offered(
     data, turn = await generate(home, entry, vol.Schema(FIELDS), api)
     check(data)
     assert turn.requests >= 2
+
+
+@pytest.mark.skipif(
+    (MAJOR_VERSION, MINOR_VERSION) < (2026, 11), reason="2026.10 evaluates nothing"
+)
+async def test_evaluated(home: HomeAssistant, entry: MockConfigEntry) -> None:
+    """The server reports how likely each answer is; one request for each question."""
+    turns: list[TurnRecord] = []
+    (residency,) = entry.runtime_data.residencies.values()
+    residency.use.turn_ended.add(turns.append)
+    questions: dict[str, Any] = {
+        "alive": {"type": "noul", "instructions": "Is grass alive?"},
+        "green": {
+            "type": "score",
+            "instructions": "How green is grass?",
+            "criteria": ["little", "very"],
+        },
+    }
+    result = await ai_task.async_evaluate(
+        home,
+        task_name="grass",
+        entity_id="ai_task.task",
+        state="Grass is a green plant.",
+        questions=questions,
+    )
+    answers = result.as_dict()["answers"]
+    assert 0 <= answers["alive"]["noul"] <= 1
+    assert sum(answers["green"]["probabilities"]) == pytest.approx(1)
+    assert 0 <= answers["green"]["score"] <= 1
+    (turn,) = turns
+    assert turn.requests == 2

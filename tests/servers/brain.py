@@ -28,6 +28,7 @@ class Reply:
     tools: tuple[ToolUse, ...] = ()
     chunks: tuple[str, ...] | None = None
     finish_reason: str = "stop"
+    logprobs: tuple[tuple[str, float], ...] = ()
 
     def pieces(self) -> list[str]:
         """Return the content as it is streamed, word by word."""

@@ -83,8 +83,19 @@ def chat_lines(name: str, reply: Reply, figures: Json, *, think: bool) -> list[J
         head | {"message": {"role": "assistant"} | message, "done": False}
         for message in messages
     ]
+    if reply.logprobs and lines:
+        lines[0]["logprobs"] = [top_logprobs(reply)]
     end = {"message": {"role": "assistant", "content": ""}, "done": True}
     return [*lines, head | end | {"done_reason": reply.finish_reason} | figures]
+
+
+def top_logprobs(reply: Reply) -> Json:
+    """Return the likeliest first tokens of a reply, in the form that OpenAI has too."""
+    items: list[Json] = [
+        {"token": token, "logprob": logprob, "bytes": list(token.encode())}
+        for token, logprob in reply.logprobs
+    ]
+    return items[0] | {"top_logprobs": items}
 
 
 def joined(lines: list[Json]) -> Json:
@@ -97,7 +108,9 @@ def joined(lines: list[Json]) -> Json:
             message["thinking"] = message.get("thinking", "") + thinking
         if calls := part.get("tool_calls"):
             message.setdefault("tool_calls", []).extend(calls)
-    return lines[-1] | {"message": message}
+    logprobs = [item for line in lines for item in line.get("logprobs", ())]
+    more = {"logprobs": logprobs} if logprobs else {}
+    return lines[-1] | {"message": message} | more
 
 
 def generated(line: Json, context: list[int]) -> Json:

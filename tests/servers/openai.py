@@ -9,12 +9,14 @@ from aiohttp import web
 
 from .brain import ChatCall, Reply, RuleBrain, text_of
 from .embedding import embed
+from .ollama_answers import top_logprobs
 from .stand_in import StandIn
 
 # What OpenAI itself knows; a strict server refuses everything else.
 KNOWN_FIELDS = {
     "encoding_format",
     "frequency_penalty",
+    "logprobs",
     "input",
     "max_completion_tokens",
     "max_tokens",
@@ -30,6 +32,7 @@ KNOWN_FIELDS = {
     "temperature",
     "tool_choice",
     "tools",
+    "top_logprobs",
     "top_p",
     "user",
 }
@@ -148,10 +151,10 @@ class OpenAIStandIn(StandIn):
                 for index, use in enumerate(reply.tools)
             ]
         reason = "tool_calls" if reply.tools else reply.finish_reason
-        return {
-            "choices": [{"index": 0, "message": message, "finish_reason": reason}],
-            "usage": _usage(body),
-        }
+        choice = {"index": 0, "message": message, "finish_reason": reason}
+        if reply.logprobs:
+            choice["logprobs"] = {"content": [top_logprobs(reply)]}
+        return {"choices": [choice], "usage": _usage(body)}
 
     def _events(self, reply: Reply, body: dict[str, Any]) -> list[dict[str, Any]]:
         """Return the events of a stream."""

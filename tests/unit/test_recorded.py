@@ -222,6 +222,7 @@ async def test_an_error_in_a_stream(session: aiohttp.ClientSession) -> None:
         ("error_tool_choice", 400, "Invalid tool_choice"),
         ("error_tools", 500, "Failed to parse tools"),
         ("error_loading", 503, "Loading model"),
+        ("error_schema", 400, "JSON schema error"),
     ],
 )
 async def test_refusals_of_llama_cpp(
@@ -239,6 +240,29 @@ async def test_refusals_of_llama_cpp(
             with pytest.raises(ModelServerError) as caught:
                 await collect(server.chat_stream(REQUEST))
             assert (caught.value.status, text in caught.value.detail) == (status, True)
+
+
+async def test_a_refused_schema(session: aiohttp.ClientSession) -> None:
+    """It is told from other refusals by the server's words."""
+    recorded = load_folder(RECORDED / "llama_cpp")
+    for name, is_refused in (("error_schema", True), ("error_tool_choice", False)):
+        async with Replay([recorded[name]]) as replay:
+            server = LlamaCppServer(session, Connection(replay.url))
+            with pytest.raises(ModelServerError) as caught:
+                await server.chat(REQUEST)
+            assert server.is_schema_refusal(caught.value) is is_refused
+
+
+@pytest.mark.parametrize("name", ["ollama", "llama_cpp"])
+async def test_probabilities(name: str, session: aiohttp.ClientSession) -> None:
+    """The likeliest first tokens, the chosen one among them."""
+    case = CASES[f"{name}/chat_logprobs_whole"]
+    async with Replay([case.exchange]) as replay:
+        answer = await case.make_server(session, replay.url).chat(REQUEST)
+    found = answer.first_token_logprobs
+    assert len(found) == 8
+    assert max(found, key=found.__getitem__) == answer.content
+    assert all(logprob < 0 for logprob in found.values())
 
 
 async def test_tokens_and_vectors_of_llama_cpp(session: aiohttp.ClientSession) -> None:

@@ -25,9 +25,13 @@ REPLIES = {
     # A call that is cut off is no text and no call.
     "tools_cut_call": Reply(finish_reason="length", chunks=()),
     "v1_tools_call": Reply(tools=(TURN_ON[0],)),
+    "chat_logprobs": Reply(
+        "Yes", finish_reason="length", logprobs=(("Yes", -0.5), ("No", -1.5))
+    ),
 }
-# Real models have more to show than a stand-in.
-MORE = {"show": {"tensors", "model_info"}}
+# Real models have more to show than a stand-in. The first token takes no time to
+# generate: it comes with the evaluation of the prompt.
+MORE = {"show": {"tensors", "model_info"}, "chat_logprobs_whole": {"eval_duration"}}
 
 
 @pytest.fixture

@@ -234,8 +234,12 @@ class Turn:
         """Log a request; return it as it is sent, and the length of its prompt."""
         if request.keep_alive is not None:
             longest = self._role.keep_alive_to_send(request.keep_alive)
-            may_follow = bool(request.tools) and _unloads(server)
-            request = replace(request, keep_alive=longest, more_may_follow=may_follow)
+            may_follow = request.tools or request.json_schema is not None
+            request = replace(
+                request,
+                keep_alive=longest,
+                more_may_follow=bool(may_follow) and _unloads(server),
+            )
             if request.keeps_loaded:
                 self._unloads_on = server
         characters = text_length(request.messages, request.tools)

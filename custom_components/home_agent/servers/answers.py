@@ -130,6 +130,20 @@ class Answer:
             for position, item in enumerate(value)
         ]
 
+    def first_token_logprobs(self, key: str) -> dict[str, float]:
+        """Return the log probabilities of the likeliest first tokens, by token.
+
+        key is a list with an item for each token of an answer; {} if it is empty or
+        missing. Ollama (0.12.11 and newer) and OpenAI have the same form.
+        """
+        tokens = self.objects(key) if self.value(key) else []
+        found = tokens[0].objects("top_logprobs") if tokens else []
+        return {
+            item.text("token"): logprob
+            for item in found
+            if (logprob := item.number("logprob")) is not None
+        }
+
     def value(self, key: str) -> object:
         """Return a field of any type, None if it is absent."""
         return self._data.get(key)

@@ -174,6 +174,7 @@ class ModelServer(ABC):
 
     is_keep_alive_fixed says that a loaded model has the keep_alive with which it was
     loaded: later requests do not change it.
+    reports_logprobs says that answers can have the probabilities of their tokens.
     keep_alive_refusal is why the server has refused the keep_alive of a request: its
     error without secrets, None as long as it has refused none.
     """
@@ -181,6 +182,7 @@ class ModelServer(ABC):
     kind: ClassVar[ServerKind]
     capabilities: ClassVar[ServerCapability]
     is_keep_alive_fixed: ClassVar[bool] = False
+    reports_logprobs: ClassVar[bool] = False
 
     def __init__(self, session: aiohttp.ClientSession, connection: Connection) -> None:
         """Make a client for the server that connection leads to."""

@@ -52,6 +52,11 @@ def server_capabilities(kind: ServerKind) -> ServerCapability:
     return _CLASSES[kind].capabilities
 
 
+def reports_logprobs(kind: ServerKind) -> bool:
+    """Return whether a kind of server reports the probabilities of tokens."""
+    return _CLASSES[kind].reports_logprobs
+
+
 def takes_keep_alive(kind: ServerKind) -> bool:
     """Return whether to offer the setting keep_alive for a kind of server.
 

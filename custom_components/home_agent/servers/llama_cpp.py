@@ -23,6 +23,7 @@ class LlamaCppServer(OneModelServer):
     """One model, always loaded unless --sleep-idle-seconds lets it sleep."""
 
     kind = ServerKind.LLAMA_CPP
+    reports_logprobs = True
     capabilities = ServerCapability.WARM | ServerCapability.LIST
 
     @override
@@ -79,6 +80,7 @@ class LlamaCppRouter(OwnRulesServer):
     """llama.cpp as a router: it loads what a request needs, --models-max at a time."""
 
     kind = ServerKind.LLAMA_CPP_ROUTER
+    reports_logprobs = True
     capabilities = (
         ServerCapability.WARM
         | ServerCapability.LIST

@@ -1,14 +1,17 @@
 """Requests to chat models and their answers, the same for every server."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, TypedDict
+from typing import Any, Final, Literal, TypedDict
 
 from homeassistant.helpers.json import json_bytes
 
 from ..keep_alive import KeepAlive
 
 type JsonObject = dict[str, Any]
+
+# Of how many tokens Ollama and OpenAI report the probabilities.
+MAX_TOP_LOGPROBS: Final = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +70,8 @@ class ChatRequest:
     that another request of the same turn may follow: a keep_alive of 0 then need not
     unload the model after the answer. If the server's kept_loaded has the model, the
     caller unloads it after the turn. json_schema is the schema that the server makes
-    the answer fit, where it can.
+    the answer fit, where it can. top_logprobs is for how many of the likeliest
+    tokens chat() reports the probabilities, MAX_TOP_LOGPROBS at most.
     """
 
     model: str
@@ -75,6 +79,7 @@ class ChatRequest:
     tools: list[ToolSpec] = field(default_factory=list)
     tool_choice: Literal["none"] | None = None
     json_schema: JsonObject | None = None
+    top_logprobs: int | None = None
     keep_alive: KeepAlive | None = None
     temperature: float | None = None
     top_p: float | None = None
@@ -143,13 +148,19 @@ class ChatDelta:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChatAnswer:
-    """A whole answer; the fields are those of ChatDelta."""
+    """A whole answer; the fields are those of ChatDelta.
+
+    first_token_logprobs has the natural logarithms of the probabilities with which the
+    answer could begin, by token, if the request asked for them and the server reports
+    them.
+    """
 
     content: str
     thinking: str
     tool_calls: tuple[ToolCall, ...]
     finish_reason: str | None
     stats: ChatStats
+    first_token_logprobs: Mapping[str, float] = field(default_factory=dict)
 
 
 def text_length(messages: Sequence[ChatMessage], tools: Sequence[ToolSpec]) -> int:

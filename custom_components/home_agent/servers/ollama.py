@@ -82,6 +82,7 @@ class OllamaServer(ModelServer):
         | ServerCapability.WARM
         | ServerCapability.PULL
     )
+    reports_logprobs = True
 
     def __init__(self, session: aiohttp.ClientSession, connection: Connection) -> None:
         """Make a client for the server that connection leads to."""
@@ -165,6 +166,7 @@ class OllamaServer(ModelServer):
             ),
             finish_reason=reason,
             stats=stats_of(answer),
+            first_token_logprobs=answer.first_token_logprobs("logprobs"),
         )
 
     @override

@@ -18,6 +18,8 @@ def chat_body(request: ChatRequest, stream: bool) -> JsonObject:
         ]
     if request.json_schema is not None:
         body["format"] = request.json_schema
+    if request.top_logprobs is not None:
+        body |= {"logprobs": True, "top_logprobs": request.top_logprobs}
     if request.think is not None:
         body["think"] = request.think
     options = {

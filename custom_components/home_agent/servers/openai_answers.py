@@ -114,6 +114,7 @@ def parse_chat_answer(answer: Answer, host: str) -> ChatAnswer:
     finish_reason = choices[0].optional_text("finish_reason")
     text, thinking = _content_of(message)
     content, tagged = split_thinking(text)
+    logprobs = choices[0].optional_object("logprobs")
     return ChatAnswer(
         content=content,
         thinking=thinking + tagged,
@@ -122,6 +123,9 @@ def parse_chat_answer(answer: Answer, host: str) -> ChatAnswer:
         ),
         finish_reason=finish_reason,
         stats=_stats_of(answer.figures("usage"), answer.figures("timings")),
+        first_token_logprobs=logprobs.first_token_logprobs("content")
+        if logprobs
+        else {},
     )
 
 

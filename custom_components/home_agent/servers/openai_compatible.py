@@ -272,6 +272,8 @@ class OpenAICompatibleServer(ModelServer):
                 body["tool_choice"] = request.tool_choice
         if request.json_schema is not None:
             body["response_format"] = response_format(request.json_schema)
+        if request.top_logprobs is not None:
+            body |= {"logprobs": True, "top_logprobs": request.top_logprobs}
         # OpenAI's newer models refuse max_tokens; local servers know only it.
         limit = "max_completion_tokens" if self._is_openai else "max_tokens"
         optional = {

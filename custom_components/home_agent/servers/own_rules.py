@@ -40,6 +40,7 @@ class VLLMServer(OwnRulesServer):
     """vLLM: it loads its models when it starts, and never unloads one."""
 
     kind = ServerKind.VLLM
+    reports_logprobs = True
     capabilities = ServerCapability.WARM | ServerCapability.LIST
 
     @override
