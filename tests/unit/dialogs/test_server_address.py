@@ -172,6 +172,9 @@ async def test_the_place_of_the_api_is_stored(
     async with paths(served) as (url, requests):
         await browser.start()
         await browser.fill_in(llm_base_url=f"{url}/v1/openai")
+        # This server cannot stream, which the dialog says once.
+        form = await browser.fill_in(llm_model="m")
+        assert form["errors"] == {"llm_model": "model_trial_failed"}
         result = await browser.fill_in(llm_model="m")
         assert result["type"] == "create_entry"
         (entry,) = home.config_entries.async_entries(DOMAIN)
