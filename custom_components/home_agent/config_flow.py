@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
+from itertools import count
 from typing import Any, Final, override
 
 from homeassistant.config_entries import (
@@ -12,13 +13,12 @@ from homeassistant.config_entries import (
 )
 from homeassistant.const import CONF_LLM_HASS_API, CONF_NAME
 from homeassistant.core import callback
-from homeassistant.data_entry_flow import section
+from homeassistant.data_entry_flow import AbortFlow, section
 from homeassistant.helpers import llm
 import probatio as vol
 
 from .const import (
     CONF_EXTERNAL_LLMS,
-    CONF_LLM_BASE_URL,
     CONF_LLM_KEEP_ALIVE,
     CONF_LLM_MODEL,
     CONF_LLM_SERVER_KIND,
@@ -41,6 +41,7 @@ from .dialogs.fields import (
     with_sections,
 )
 from .dialogs.find_server import FoundServer, ServerNotFound, async_find_server
+from .dialogs.headers import InvalidHeaders, headers_field, with_headers
 from .dialogs.model_steps import ModelSteps
 from .dialogs.new_subentries import (
     OPTIONAL_ROLES,
@@ -49,10 +50,10 @@ from .dialogs.new_subentries import (
     new_subentries,
 )
 from .dialogs.role_check import RoleCheck, async_check_role, is_keep_alive_valid
+from .dialogs.same_server import entry_of_server, free_unique_id
 from .dialogs.subentries import ConversationFlow, EmbeddingFlow, ExternalLLMFlow
 from .keep_alive import InvalidKeepAlive, KeepAlive
 from .model.role import Role
-from .servers.address import server_id
 from .servers.base import ServerKind
 from .servers.errors import ModelServerError
 from .servers.factory import is_declaration_needed
@@ -112,32 +113,33 @@ class HomeAgentConfigFlow(
         errors: dict[str, str] = {}
         if user_input is not None:
             try:
-                self._found = await async_find_server(
-                    self.hass, flattened(user_input), {}
-                )
-            except ServerNotFound as err:
+                form = with_headers(user_input, Role.LLM)
+                self._found = await async_find_server(self.hass, form, {})
+            except (InvalidHeaders, ServerNotFound) as err:
                 errors = err.errors
             else:
                 await self._async_claim_server()
                 return await self.async_step_models()
+        fields = address_fields(Role.LLM) | headers_field(Role.LLM, errors)
         return self.async_show_form(
             step_id="user",
             data_schema=self.add_suggested_values_to_schema(
-                vol.Schema(address_fields(Role.LLM)), user_input or {}
+                vol.Schema(fields), user_input or {}
             ),
             errors=errors,
         )
 
     async def _async_claim_server(self) -> None:
-        """Abort if an entry for the server exists.
+        """Abort if an entry for the server with the same key exists.
 
         Another dialog for the server may be open: its page may have been closed, so
         nobody may be able to finish it. The dialog that is finished first wins.
         """
-        await self.async_set_unique_id(
-            server_id(self._found.data[CONF_LLM_BASE_URL]), raise_on_progress=False
-        )
-        self._abort_if_unique_id_configured()
+        data = self._found.data
+        if entry_of_server(self.hass, data):
+            raise AbortFlow("already_configured")
+        unique_id = free_unique_id(self.hass, data)
+        await self.async_set_unique_id(unique_id, raise_on_progress=False)
 
     async def async_step_models(
         self, user_input: dict[str, Any] | None = None
@@ -263,10 +265,16 @@ class HomeAgentConfigFlow(
         """Create the entry and its subentries from a flat configuration."""
         name = config.get(CONF_NAME) or default_agent_name(self.hass)
         return self.async_create_entry(
-            title=self._found.title,
+            title=self._free_title(),
             data={key: config[key] for key in ENTRY_KEYS if key in config},
             subentries=new_subentries(config, name),
         )
+
+    def _free_title(self) -> str:
+        """Return a title for the entry, with a number if another entry has it."""
+        taken = {entry.title for entry in self._async_current_entries()}
+        titles = (self._found.numbered_title(number) for number in count(1))
+        return next(title for title in titles if title not in taken)
 
 
 def _errors_by_field(checks: Iterable[RoleCheck]) -> dict[str, str]:

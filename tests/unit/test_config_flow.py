@@ -495,11 +495,14 @@ async def test_reconfigure_an_entry_whose_server_is_away(
 async def test_reconfigure_refuses_the_server_of_another_entry(
     home: HomeAssistant, dialogs: Dialogs, ollama: OllamaStandIn, make_entry: MakeEntry
 ) -> None:
-    """One entry for one server."""
+    """One entry for one server and key."""
     entry = await make_entry(ollama.url, conversation={})
-    other = MockConfigEntry(domain=DOMAIN, unique_id="http://127.0.0.1:2", version=2)
-    other.add_to_hass(home)
-    home.config_entries.async_update_entry(other, unique_id=ollama.url)
+    MockConfigEntry(
+        domain=DOMAIN,
+        version=2,
+        unique_id=ollama.url,
+        data={"llm_base_url": ollama.url},
+    ).add_to_hass(home)
     await dialogs.start(entry_id=entry.entry_id)
     result = await dialogs.fill_in(llm_base_url=ollama.url, llm_server_kind="automatic")
     assert result["reason"] == "already_configured"

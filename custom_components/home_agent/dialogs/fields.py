@@ -44,8 +44,8 @@ from ..const import (
 from ..keep_alive import default_keep_alive
 from ..model.role import THINK_OPTIONS, Role
 from ..prompt.entity_mode import EntityMode
+from ..prompt.llm_api import is_admin_only
 from ..servers.base import (
-    ModelCapability,
     ModelServer,
     ServerCapability,
     ServerKind,
@@ -60,7 +60,7 @@ from ..tools.external_llm import (
 )
 from ..tools.search_entities import MAX_LIMIT
 from ..vector_store.engine import Engine
-from .known_models import options_to_download
+from .model_select import model_select
 from .ranges import SectionNumberSelector
 from .selectors import multiline_field, number_field, password_field, select_field
 
@@ -168,7 +168,7 @@ def model_fields(
     models, the list has some that it does not have.
     """
     marker = vol.Required if required else vol.Optional
-    select = _model_select(role, list(models), server)
+    select = model_select(role, list(models), server)
     fields: Fields = {marker(role.key("model")): select}
     if kind is None or takes_keep_alive(kind):
         fields[vol.Optional(role.key("keep_alive"))] = keep_alive_select()
@@ -205,9 +205,15 @@ def num_ctx_number() -> NumberSelector:
 
 
 def control_field(hass: HomeAssistant) -> Fields:
-    """Return the field for the LLM APIs with which an agent controls the home."""
+    """Return the field for the LLM APIs with which an agent controls the home.
+
+    Those that only administrators may use are marked (Home Assistant 2026.11 has them).
+    """
     apis = [
-        SelectOptionDict(value=api.id, label=api.name)
+        SelectOptionDict(
+            value=api.id,
+            label=f"{api.name} (admin)" if is_admin_only(api) else api.name,
+        )
         for api in llm.async_get_apis(hass)
     ]
     return {vol.Optional(CONF_LLM_HASS_API): select_field(apis, multiple=True)}
@@ -367,22 +373,3 @@ def _server_fields(role: Role) -> Fields:
             role.key("idle_timeout"), default=DEFAULT_IDLE_TIMEOUT
         ): number_field(5, 3600, unit="s"),
     }
-
-
-def _model_select(
-    role: Role, models: list[ServerModel], server: ModelServer | None
-) -> SelectSelector:
-    """Return the field for a role's model.
-
-    It lists the models of the server that fit the role, then some that the server can
-    download, and accepts any other name: the list of a cloud may be incomplete.
-    """
-    wanted = (
-        ModelCapability.EMBEDDING if role is Role.EMBEDDING else ModelCapability.CHAT
-    )
-    names = sorted(model.name for model in models if model.may(wanted))
-    more = options_to_download(role, server, models)
-    if not more:
-        return select_field(names, custom_value=True)
-    present = [SelectOptionDict(value=name, label=name) for name in names]
-    return select_field([*present, *more], custom_value=True)

@@ -36,6 +36,12 @@ from .fields import (
     values_of_empty_fields,
     with_sections,
 )
+from .headers import (
+    InvalidHeaders,
+    headers_field,
+    with_headers,
+    with_headers_as_text,
+)
 from .model_steps import ModelSteps
 from .ranges import OutOfRange, first_out_of_range
 from .role_check import async_check_role, error_field
@@ -99,10 +105,16 @@ class RoleFlow(
         """Ask for the server of the role; an empty form is the server of the entry."""
         errors: dict[str, str] = {}
         if user_input is not None:
-            self._address = flattened(user_input)
-            if not (errors := await self._async_find_server()):
+            try:
+                self._address = with_headers(user_input, self.role)
+            except InvalidHeaders as err:
+                errors = err.errors
+            else:
+                errors = await self._async_find_server()
+            if not errors:
                 return await self.async_step_settings()
-        return self._form("server", address_fields(self.role), user_input, errors)
+        fields = address_fields(self.role) | headers_field(self.role, self._values)
+        return self._form("server", fields, user_input, errors)
 
     async def async_step_settings(
         self, user_input: dict[str, Any] | None = None
@@ -188,7 +200,9 @@ class RoleFlow(
         """
         values = user_input
         if values is None:
-            values = with_sections(fields, self._values)
+            values = with_sections(
+                fields, with_headers_as_text(self._values, self.role)
+            )
         return self.async_show_form(
             step_id=step_id,
             data_schema=self.add_suggested_values_to_schema(vol.Schema(fields), values),
@@ -208,9 +222,10 @@ class RoleFlow(
         Return errors by field.
         """
         url_key = self.role.key("base_url")
-        if url_key in self._address and (
-            error := clean_address(self._address, self.role, self._values)
-        ):
+        if url_key not in self._address:
+            # The headers of the entry are sent to its server.
+            self._address.pop(self.role.key("proxy_headers"), None)
+        elif error := clean_address(self._address, self.role, self._values):
             return {url_key: error}
         # ModelRole needs a model, but the user chooses it in the next step.
         config = {**self._get_entry().data, **self._address, self.role.key("model"): ""}

@@ -9,7 +9,7 @@ from homeassistant.data_entry_flow import EVENT_DATA_ENTRY_FLOW_PROGRESS_UPDATE
 import pytest
 
 from custom_components.home_agent.const import DOMAIN
-from custom_components.home_agent.dialogs.known_models import (
+from custom_components.home_agent.dialogs.model_select import (
     CHAT_MODELS,
     EMBEDDING_MODELS,
 )

@@ -153,7 +153,10 @@ async def test_two_ways_to_write_one_server(
     """Localhost and 127.0.0.1 are set up once."""
     url = ollama.url.replace("127.0.0.1", "localhost")
     MockConfigEntry(
-        domain=DOMAIN, version=2, unique_id=server_id(f"{url}/v1")
+        domain=DOMAIN,
+        version=2,
+        unique_id=server_id(f"{url}/v1"),
+        data={"llm_base_url": f"{url}/v1"},
     ).add_to_hass(home)
     await browser.start()
     result = await browser.fill_in(llm_base_url=f"{ollama.url}/v1/")

@@ -1,13 +1,18 @@
-"""Models that work well with Home Agent, for a server that can download them."""
+"""The field for a model: those of the server, and some that it can download."""
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
-from homeassistant.helpers.selector import SelectOptionDict
+from homeassistant.helpers.selector import SelectOptionDict, SelectSelector
 
 from ..model.role import Role
-from ..servers.base import ModelServer, ServerCapability, ServerModel
+from ..servers.base import (
+    ModelCapability,
+    ModelServer,
+    ServerCapability,
+    ServerModel,
+)
+from .selectors import select_field
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,8 +46,27 @@ EMBEDDING_MODELS: Final = (
 )
 
 
-def options_to_download(
-    role: Role, server: ModelServer | None, models: Iterable[ServerModel]
+def model_select(
+    role: Role, models: list[ServerModel], server: ModelServer | None
+) -> SelectSelector:
+    """Return the field for a role's model.
+
+    It lists the models of the server that fit the role, then some that the server can
+    download, and accepts any other name: the list of a cloud may be incomplete.
+    """
+    wanted = (
+        ModelCapability.EMBEDDING if role is Role.EMBEDDING else ModelCapability.CHAT
+    )
+    names = sorted(model.name for model in models if model.may(wanted))
+    more = _options_to_download(role, server, models)
+    if not more:
+        return select_field(names, custom_value=True)
+    present = [SelectOptionDict(value=name, label=name) for name in names]
+    return select_field([*present, *more], custom_value=True)
+
+
+def _options_to_download(
+    role: Role, server: ModelServer | None, models: list[ServerModel]
 ) -> list[SelectOptionDict]:
     """Return the known models for a role that the server can download.
 
@@ -51,7 +75,6 @@ def options_to_download(
     """
     if server is None or ServerCapability.PULL not in server.capabilities:
         return []
-    present = list(models)
     known = EMBEDDING_MODELS if role is Role.EMBEDDING else CHAT_MODELS
     return [
         SelectOptionDict(
@@ -59,5 +82,5 @@ def options_to_download(
             label=f"{model.name} (⬇ {model.download:g} GB; ≥ {model.memory} GB)",
         )
         for model in known
-        if server.find(model.name, present) is None
+        if server.find(model.name, models) is None
     ]
