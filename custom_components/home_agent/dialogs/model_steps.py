@@ -40,11 +40,11 @@ class ModelSteps[
         """Submit the form again, after a download."""
 
     async def _async_use_models(
-        self, hass: HomeAssistant, checks: Sequence[RoleCheck]
+        self, hass: HomeAssistant, checks: Sequence[RoleCheck], *, may_try: bool = True
     ) -> ResultT | None:
         """Return the step that downloads models; without one, try all models.
 
-        Errors are added to checks; with an error, nothing is tried.
+        Errors are added to checks; with an error, or without may_try, nothing is tried.
         """
         if any(check.errors for check in checks):
             return None
@@ -58,7 +58,7 @@ class ModelSteps[
         self._pulls = None
         if self._trials is None:
             self._trials = Trials(hass)
-        for check in checks:
+        for check in checks if may_try else ():
             await self._trials.async_try(check)
         if self._trials.has_ended:
             # The user has closed the dialog in the meantime: nothing is saved.

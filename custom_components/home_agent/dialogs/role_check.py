@@ -103,9 +103,7 @@ class RoleCheck:
     @property
     def needs_tools(self) -> bool:
         """Return whether the role is to call tools."""
-        return self.role is Role.LLM and any(
-            self.config.get(key) for key in (CONF_LLM_HASS_API, CONF_EXTERNAL_LLMS)
-        )
+        return needs_tools(self.role, self.config)
 
     def add_tools_error(self) -> None:
         """Add that the model cannot use tools, at the field that makes it use them."""
@@ -141,6 +139,13 @@ async def async_check_role(
         return check
     _check_model(check, check.server)
     return check
+
+
+def needs_tools(role: Role, config: Mapping[str, Any]) -> bool:
+    """Return whether a role with a flat configuration is to call tools."""
+    return role is Role.LLM and any(
+        config.get(key) for key in (CONF_LLM_HASS_API, CONF_EXTERNAL_LLMS)
+    )
 
 
 def is_keep_alive_valid(config: Mapping[str, Any], role: Role) -> bool:

@@ -19,7 +19,7 @@ from homeassistant.helpers.translation import async_get_translations
 import probatio as vol
 
 from ..const import CONF_SUBENTRY_ID, DOMAIN
-from ..model.role import ModelRole, Role
+from ..model.role import ModelRole, Role, merged_config
 from ..servers.address import shown_host
 from ..servers.base import ModelServer, ServerModel
 from ..servers.detect import server_name
@@ -46,6 +46,7 @@ from .model_steps import ModelSteps
 from .ranges import OutOfRange, first_out_of_range
 from .role_check import async_check_role, error_field
 from .server_address import clean_address
+from .trials import is_trial_needed
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -130,7 +131,10 @@ class RoleFlow(
             self._submitted = user_input
             data = self._address | flattened(user_input)
             check = await async_check_role(self.hass, self._config(data), self.role)
-            if download := await self._async_use_models(self.hass, [check]):
+            download = await self._async_use_models(
+                self.hass, [check], may_try=self._is_trial_needed(check.config)
+            )
+            if download:
                 return download
             if not check.errors:
                 return await self._async_save(data, check.learned)
@@ -148,6 +152,13 @@ class RoleFlow(
         with suppress(ModelServerError):
             self._models = await self._server.list_models()
         return await self.async_step_settings(self._submitted)
+
+    def _is_trial_needed(self, config: Mapping[str, Any]) -> bool:
+        """Return whether to try the model: not if only its instructions change."""
+        if self._is_new:
+            return True
+        before = merged_config(self._get_entry(), self._get_reconfigure_subentry())
+        return is_trial_needed(self.role, before, config)
 
     def _config(self, data: Mapping[str, Any]) -> dict[str, Any]:
         """Return the flat configuration of the role with the data of the form."""

@@ -1,11 +1,11 @@
 """Try what a model of a role will do, before its configuration is saved."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import replace
 import logging
-from typing import Final
+from typing import Any, Final
 
 from homeassistant.core import HomeAssistant, callback
 
@@ -19,7 +19,7 @@ from ..servers.errors import (
     ToolsNotSupported,
 )
 from ..servers.messages import ChatRequest, ToolSpec
-from .role_check import RoleCheck
+from .role_check import RoleCheck, needs_tools
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -39,6 +39,23 @@ _TOOL: Final[ToolSpec] = {
         "required": ["name"],
     },
 }
+# The settings of a role that change its trial.
+_SETTINGS: Final = (
+    *("base_url", "api_key", "proxy_headers", "model", "keep_alive"),
+    *("num_ctx", "think", "stream", "temperature", "top_p"),
+)
+
+
+def is_trial_needed(
+    role: Role, before: Mapping[str, Any], after: Mapping[str, Any]
+) -> bool:
+    """Return whether a trial can show something new after a change of a role.
+
+    before and after are flat configurations.
+    """
+    return needs_tools(role, after) > needs_tools(role, before) or any(
+        after.get(role.key(name)) != before.get(role.key(name)) for name in _SETTINGS
+    )
 
 
 class Trials:

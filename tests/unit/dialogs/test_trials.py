@@ -70,6 +70,39 @@ async def test_a_model_that_only_talks_is_tried_without_tools(
     assert (body["stream"], "tools" in body) == (streams, False)
 
 
+@pytest.mark.parametrize(
+    ("changed", "is_tried"),
+    [
+        ({"prompt": "Be brief."}, False),
+        ({"llm_keep_alive": "2m"}, True),
+        ({"llm_model": "llama3.2:70b"}, True),
+        ({"llm_hass_api": ["assist"]}, True),
+    ],
+)
+async def test_a_change_is_tried_if_that_can_show_something(
+    browser: Dialogs,
+    ollama: OllamaStandIn,
+    make_entry: MakeEntry,
+    changed: dict[str, Any],
+    *,
+    is_tried: bool,
+) -> None:
+    """Nobody waits for a large model because of other instructions."""
+    settings = {"llm_keep_alive": "45m", "llm_think": "off", "llm_stream": True}
+    entry = await make_entry(
+        ollama.url, conversation={**settings, "llm_num_ctx": 8192, "llm_hass_api": []}
+    )
+    (agent,) = entry.subentries.values()
+    await browser.start([entry.entry_id, "conversation"], subentry_id=agent.subentry_id)
+    ollama.requests.clear()
+    values = {"llm_model": "llama3.2:3b", "llm_keep_alive": "45m", **changed}
+    result = await browser.fill_in(**values, advanced={"llm_think": "off"})
+    assert result["reason"] == "reconfigure_successful"
+    assert bool([item for item in ollama.asked if b'"num_predict":32' in item.raw]) is (
+        is_tried
+    )
+
+
 async def test_a_model_without_tools_in_the_first_dialog(
     home: HomeAssistant, browser: Dialogs, ollama: OllamaStandIn
 ) -> None:
