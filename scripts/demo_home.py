@@ -49,7 +49,11 @@ def choose_models(form: dict[str, Any]) -> dict[str, Any]:
     embedding = {item["name"]: item for item in schema["embedding"]["schema"]}
 
     def choices(field: dict[str, Any]) -> list[str]:
-        return list(field["selector"]["select"]["options"])
+        """Return the models that the server has; the others have a label."""
+        options = field["selector"]["select"]["options"]
+        names = [item if isinstance(item, str) else item["value"] for item in options]
+        labels = [item if isinstance(item, str) else item["label"] for item in options]
+        return [n for n, label in zip(names, labels, strict=True) if n == label]
 
     models = choices(schema["llm_model"])
     if not models:
@@ -83,9 +87,14 @@ async def set_up_home_agent(api: Poster, server: str) -> None:
     if form.get("step_id") != "models":
         raise RuntimeError(f"{server}: {form.get('errors') or form}")
     print(f"demo: Home Agent found {form['description_placeholders']}", flush=True)
-    result = await api.post(path, choose_models(form))
+    choice = choose_models(form)
+    result = await api.post(path, choice)
+    if result["type"] == "form":
+        # A model that could not be tried, or not in time, is accepted the second time.
+        print(f"demo: the dialog says {result['errors']}", flush=True)
+        result = await api.post(path, choice)
     if result["type"] != "create_entry":
-        raise RuntimeError(f"{server}: {result['errors']}")
+        raise RuntimeError(f"{server}: {result.get('errors') or result}")
 
 
 async def check(api: Api) -> bool:

@@ -22,20 +22,26 @@ from ..const import (
     CONF_LLM_SERVER_KIND,
     CONF_LLM_SERVER_KIND_CHOSEN,
     CONF_SUBENTRY_ID,
-    DOMAIN,
 )
 from ..model.role import Role, merged_config, role_connection, subentry_role
-from ..servers.address import server_id, shown_host
+from ..servers.address import shown_host
 from ..servers.factory import is_declaration_needed
 from .fields import (
     KIND_AUTOMATIC,
     address_fields,
-    flattened,
     own_server_field,
     server_kind_field,
+    with_sections,
 )
 from .find_server import FoundServer, ServerNotFound, async_find_server
+from .headers import (
+    InvalidHeaders,
+    headers_field,
+    with_headers,
+    with_headers_as_text,
+)
 from .role_check import async_check_role
+from .same_server import entry_of_server, free_unique_id
 
 # The keys that describe the server and are stored with the entry. All other keys
 # are stored with the subentry of a role.
@@ -67,10 +73,9 @@ class ChangeEntryFlow(ConfigFlow):
         has_own_field = CONF_LLM_SERVER_IS_OWN in (user_input or entry.data)
         if user_input is not None:
             try:
-                found = await async_find_server(
-                    self.hass, flattened(user_input), entry.data
-                )
-            except ServerNotFound as err:
+                form = with_headers(user_input, Role.LLM)
+                found = await async_find_server(self.hass, form, entry.data)
+            except (InvalidHeaders, ServerNotFound) as err:
                 errors = err.errors
             else:
                 is_needed = is_declaration_needed(found.server)
@@ -82,13 +87,14 @@ class ChangeEntryFlow(ConfigFlow):
         fields = address_fields(Role.LLM) | server_kind_field()
         if has_own_field:
             fields |= own_server_field(Role.LLM)
-        values = dict(entry.data)
+        fields |= headers_field(Role.LLM, entry.data)
+        values = with_headers_as_text(entry.data, Role.LLM)
         if not values.get(CONF_LLM_SERVER_KIND_CHOSEN):
             values[CONF_LLM_SERVER_KIND] = KIND_AUTOMATIC
         return self.async_show_form(
             step_id="reconfigure",
             data_schema=self.add_suggested_values_to_schema(
-                vol.Schema(fields), user_input or values
+                vol.Schema(fields), user_input or with_sections(fields, values)
             ),
             errors=errors,
         )
@@ -97,18 +103,14 @@ class ChangeEntryFlow(ConfigFlow):
         self, entry: ConfigEntry[Any], found: FoundServer
     ) -> ConfigFlowResult:
         """Save what the user changed about the server."""
-        unique_id = server_id(found.data[CONF_LLM_BASE_URL])
-        other = self.hass.config_entries.async_entry_for_domain_unique_id(
-            DOMAIN, unique_id
-        )
-        if other not in (None, entry):
+        if entry_of_server(self.hass, found.data, entry):
             return self.async_abort(reason="already_configured")
         kept = {k: v for k, v in entry.data.items() if k not in ENTRY_KEYS}
         # A title without the host is one that the user gave.
         host = shown_host(entry.data[CONF_LLM_BASE_URL])
         renamed = not entry.title.endswith(f"({host})")
         return self._save_and_abort(
-            unique_id=unique_id,
+            unique_id=free_unique_id(self.hass, found.data, entry),
             title=entry.title if renamed else found.title,
             data=kept | found.data,
         )

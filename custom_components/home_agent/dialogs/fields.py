@@ -44,8 +44,9 @@ from ..const import (
 from ..keep_alive import default_keep_alive
 from ..model.role import THINK_OPTIONS, Role
 from ..prompt.entity_mode import EntityMode
+from ..prompt.llm_api import is_admin_only
 from ..servers.base import (
-    ModelCapability,
+    ModelServer,
     ServerCapability,
     ServerKind,
     ServerModel,
@@ -59,6 +60,7 @@ from ..tools.external_llm import (
 )
 from ..tools.search_entities import MAX_LIMIT
 from ..vector_store.engine import Engine
+from .model_select import model_select
 from .ranges import SectionNumberSelector
 from .selectors import multiline_field, number_field, password_field, select_field
 
@@ -157,14 +159,17 @@ def model_fields(
     *,
     required: bool,
     kind: ServerKind | None,
+    server: ModelServer | None = None,
 ) -> Fields:
     """Return the fields for the model and the keep_alive of a role.
 
     There is no keep_alive field for a kind of server that ignores or refuses the
-    setting. kind is None if the server is not known yet.
+    setting. kind is None if the server is not known yet. If server can download
+    models, the list has some that it does not have.
     """
     marker = vol.Required if required else vol.Optional
-    fields: Fields = {marker(role.key("model")): _model_select(role, models)}
+    select = model_select(role, list(models), server)
+    fields: Fields = {marker(role.key("model")): select}
     if kind is None or takes_keep_alive(kind):
         fields[vol.Optional(role.key("keep_alive"))] = keep_alive_select()
     return fields
@@ -199,20 +204,30 @@ def num_ctx_number() -> NumberSelector:
     return number_field(512, 1048576, unit="tokens")
 
 
+def control_field(hass: HomeAssistant) -> Fields:
+    """Return the field for the LLM APIs with which an agent controls the home.
+
+    Those that only administrators may use are marked (Home Assistant 2026.11 has them).
+    """
+    apis = [
+        SelectOptionDict(
+            value=api.id,
+            label=f"{api.name} (admin)" if is_admin_only(api) else api.name,
+        )
+        for api in llm.async_get_apis(hass)
+    ]
+    return {vol.Optional(CONF_LLM_HASS_API): select_field(apis, multiple=True)}
+
+
 def conversation_fields(
     hass: HomeAssistant, entry: ConfigEntry[Any], kind: ServerKind
 ) -> Fields:
     """Return the fields that only a conversation agent has."""
-    apis = [
-        SelectOptionDict(value=api.id, label=api.name)
-        for api in llm.async_get_apis(hass)
-    ]
     externals = [
         SelectOptionDict(value=subentry.subentry_id, label=subentry.title)
         for subentry in entry.get_subentries_of_type(SUBENTRY_EXTERNAL_LLM)
     ]
-    fields: Fields = {
-        vol.Optional(CONF_LLM_HASS_API): select_field(apis, multiple=True),
+    fields: Fields = control_field(hass) | {
         vol.Optional(CONF_PROMPT): TemplateSelector(),
         vol.Required(CONF_ENTITY_MODE, default=EntityMode.AUTOMATIC): select_field(
             [str(mode) for mode in EntityMode], translation_key="entity_mode"
@@ -363,16 +378,3 @@ def _server_fields(role: Role) -> Fields:
             role.key("idle_timeout"), default=DEFAULT_IDLE_TIMEOUT
         ): number_field(5, 3600, unit="s"),
     }
-
-
-def _model_select(role: Role, models: Iterable[ServerModel]) -> SelectSelector:
-    """Return the field for a role's model.
-
-    It lists the models of the server that fit the role, and accepts any other
-    name: the list of a cloud may be incomplete.
-    """
-    wanted = (
-        ModelCapability.EMBEDDING if role is Role.EMBEDDING else ModelCapability.CHAT
-    )
-    names = sorted(model.name for model in models if model.may(wanted))
-    return select_field(names, custom_value=True)

@@ -51,7 +51,12 @@ class FoundServer:
     @property
     def title(self) -> str:
         """Return the title of an entry: the name of the server and its host."""
-        return f"{self.detected.name} ({shown_host(self.data[CONF_LLM_BASE_URL])})"
+        return self.numbered_title(1)
+
+    def numbered_title(self, number: int) -> str:
+        """Return the title of an entry; the first one for a server has no number."""
+        name = self.detected.name if number == 1 else f"{self.detected.name} {number}"
+        return f"{name} ({shown_host(self.data[CONF_LLM_BASE_URL])})"
 
 
 async def async_find_server(

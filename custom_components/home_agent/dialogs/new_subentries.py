@@ -68,29 +68,43 @@ def new_subentries(
         for subentry_type, role in OPTIONAL_ROLES.items()
         if (model := config.get(role.key("model")))
     ]
+    externals = [
+        subentry["subentry_id"]
+        for subentry in subentries
+        if subentry["subentry_type"] == SUBENTRY_EXTERNAL_LLM
+    ]
+    agent = agent_data(config, externals)
+    ai_task = {
+        key: value
+        for key, value in agent.items()
+        if key.startswith("llm_") and key != CONF_LLM_HASS_API
+    }
+    return [
+        *subentries,
+        _subentry(SUBENTRY_CONVERSATION, agent_name, agent),
+        _subentry(SUBENTRY_AI_TASK, f"{agent_name} AI Task", ai_task),
+    ]
+
+
+def agent_data(config: Mapping[str, Any], externals: list[str]) -> dict[str, Any]:
+    """Return the data of a new conversation agent that may ask the external LLMs.
+
+    It controls the home by Assist, unless config has other LLM APIs, or none.
+    """
     agent = {
         **new_subentry_values(Role.LLM),
         CONF_LLM_THINK: default_think(
             Role.LLM, ServerKind(config[CONF_LLM_SERVER_KIND])
         ),
         CONF_LLM_MODEL: config[CONF_LLM_MODEL],
+        CONF_EXTERNAL_LLMS: externals,
     }
-    if keep_alive := config.get(CONF_LLM_KEEP_ALIVE):
-        agent[CONF_LLM_KEEP_ALIVE] = keep_alive
-    else:
-        del agent[CONF_LLM_KEEP_ALIVE]
-    agent[CONF_EXTERNAL_LLMS] = [
-        subentry["subentry_id"]
-        for subentry in subentries
-        if subentry["subentry_type"] == SUBENTRY_EXTERNAL_LLM
-    ]
-    ai_task = {key: value for key, value in agent.items() if key.startswith("llm_")}
-    ai_task.pop(CONF_LLM_HASS_API)
-    return [
-        *subentries,
-        _subentry(SUBENTRY_CONVERSATION, agent_name, agent),
-        _subentry(SUBENTRY_AI_TASK, f"{agent_name} AI Task", ai_task),
-    ]
+    for key in (CONF_LLM_KEEP_ALIVE, CONF_LLM_HASS_API):
+        if value := config.get(key):
+            agent[key] = value
+        elif key == CONF_LLM_KEEP_ALIVE or key in config:
+            del agent[key]
+    return agent
 
 
 def _role_data(config: Mapping[str, Any], role: Role) -> dict[str, Any]:

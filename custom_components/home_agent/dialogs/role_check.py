@@ -1,16 +1,23 @@
 """Check the configuration of a role with its server before it is saved."""
 
-import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 import logging
-from typing import Any, Final
+from typing import Any
 
+from homeassistant.const import CONF_LLM_HASS_API
 from homeassistant.core import HomeAssistant
 
+from ..const import CONF_EXTERNAL_LLMS
 from ..keep_alive import InvalidKeepAlive, KeepAlive
-from ..model.role import ModelRole, Role
-from ..servers.base import ModelCapability, ModelServer, ServerKind, ServerModel
+from ..model.role import ModelRole, Role, role_connection
+from ..servers.base import (
+    ModelCapability,
+    ModelServer,
+    ServerCapability,
+    ServerKind,
+    ServerModel,
+)
 from ..servers.errors import (
     HostRefused,
     InvalidAuth,
@@ -20,27 +27,90 @@ from ..servers.errors import (
     UnknownServer,
     WrongScheme,
 )
-from ..servers.messages import ChatRequest
 from .server_address import clean_address
 
 _LOGGER = logging.getLogger(__name__)
-
-# Seconds for a trial request. A server that refuses a field answers at once; one
-# that loads the model first has accepted it, and the dialog need not wait for that.
-TRIAL_TIMEOUT: Final = 15.0
 
 
 @dataclass(slots=True)
 class RoleCheck:
     """The result of a check.
 
-    errors has a translation key for each configuration key with an error. learned
-    has what was found out about the server, by configuration key: it is stored with
-    the configuration.
+    errors has a translation key for each configuration key with an error, and
+    placeholders has what their texts name. can_be_pulled: the only fault is that the
+    server does not have the model, and it can download it. server is None if it cannot
+    be used; models are those that it has.
     """
 
+    role: Role
+    config: dict[str, Any] = field(repr=False)
     errors: dict[str, str] = field(default_factory=dict)
-    learned: dict[str, Any] = field(default_factory=dict)
+    placeholders: dict[str, str] = field(default_factory=dict)
+    can_be_pulled: bool = False
+    model_role: ModelRole | None = None
+    server: ModelServer | None = None
+    models: list[ServerModel] = field(default_factory=list)
+
+    @property
+    def server_url(self) -> str:
+        """Return the address of the role's server."""
+        return role_connection(self.config, self.role).url
+
+    @property
+    def model(self) -> str:
+        """Return the name of the model."""
+        name: str = self.config[self.role.key("model")]
+        return name
+
+    @property
+    def keep_alive(self) -> KeepAlive:
+        """Return the keep_alive of the role; raise InvalidKeepAlive."""
+        return KeepAlive.for_role(self.role.key("keep_alive"), self.config)
+
+    @property
+    def learned(self) -> dict[str, Any]:
+        """Return what was found out about the server, by configuration key.
+
+        It is stored with the configuration.
+        """
+        owner = self._server_role
+        learned: dict[str, Any] = {}
+        if owner is self.role:
+            keys = (owner.key("base_url"), owner.key("proxy_headers"))
+            learned = {key: self.config[key] for key in keys if key in self.config}
+        if (server := self.server) is None:
+            return learned
+        learned[owner.key("server_kind")] = str(server.kind)
+        if server.connection.api_base is not None:
+            learned[owner.key("api_base")] = server.connection.api_base
+        learned[owner.key("keep_alive_refused")] = server.keep_alive_refused
+        return learned
+
+    @property
+    def _server_role(self) -> Role:
+        """Return the role whose keys have the connection."""
+        return self.role if self.config.get(self.role.key("base_url")) else Role.LLM
+
+    def add_server_error(self, err: ModelServerError) -> None:
+        """Add an error of the server, at the field that it is about."""
+        self.server = None
+        if isinstance(err, ModelNotFound):
+            self.errors[self.role.key("model")] = "model_not_found"
+            return
+        name, error = error_field(err)
+        self.errors[self._server_role.key(name)] = error
+
+    @property
+    def needs_tools(self) -> bool:
+        """Return whether the role is to call tools."""
+        return needs_tools(self.role, self.config)
+
+    def add_tools_error(self) -> None:
+        """Add that the model cannot use tools, at the field that makes it use them."""
+        if self.config.get(CONF_LLM_HASS_API):
+            self.errors[CONF_LLM_HASS_API] = "model_cannot_use_tools"
+        else:
+            self.errors[CONF_EXTERNAL_LLMS] = "model_cannot_ask"
 
 
 async def async_check_role(
@@ -49,46 +119,33 @@ async def async_check_role(
     """Check the address, the keep_alive, the server and the model of a role.
 
     config is the flat configuration: the values of the form and those of the entry.
+    The model gets no request.
     """
-    check = RoleCheck()
-    # The role whose keys have the connection.
-    server_role = Role.LLM
-    config = dict(config)
-    if config.get(role.key("base_url")):
-        server_role = role
-        if error := clean_address(config, role, config):
-            check.errors[role.key("base_url")] = error
-            return check
-        for key in (role.key("base_url"), role.key("proxy_headers")):
-            if key in config:
-                check.learned[key] = config[key]
+    check = RoleCheck(role, dict(config))
+    if config.get(role.key("base_url")) and (
+        error := clean_address(check.config, role, config)
+    ):
+        check.errors[role.key("base_url")] = error
+        return check
     if not is_keep_alive_valid(config, role):
         check.errors[role.key("keep_alive")] = "invalid_keep_alive"
         return check
-    keep_alive = KeepAlive.for_role(role.key("keep_alive"), config)
-    model = config[role.key("model")]
+    check.model_role = ModelRole(hass, check.config, role)
     try:
-        server = await ModelRole(hass, config, role).server()
-        models = await server.list_models()
-        if error := _model_error(server, models, model, role):
-            check.errors[role.key("model")] = error
-            return check
-        if server.kind is ServerKind.OPENAI_COMPATIBLE and server.may_send_keep_alive(
-            model
-        ):
-            await _async_try_keep_alive(server, model, keep_alive, role)
-    except ModelNotFound:
-        check.errors[role.key("model")] = "model_not_found"
-        return check
+        check.server = await check.model_role.server()
+        check.models = await check.server.list_models()
     except ModelServerError as err:
-        name, error = error_field(err)
-        check.errors[server_role.key(name)] = error
+        check.add_server_error(err)
         return check
-    check.learned[server_role.key("server_kind")] = str(server.kind)
-    if server.connection.api_base is not None:
-        check.learned[server_role.key("api_base")] = server.connection.api_base
-    check.learned[server_role.key("keep_alive_refused")] = server.keep_alive_refused
+    _check_model(check, check.server)
     return check
+
+
+def needs_tools(role: Role, config: Mapping[str, Any]) -> bool:
+    """Return whether a role with a flat configuration is to call tools."""
+    return role is Role.LLM and any(
+        config.get(key) for key in (CONF_LLM_HASS_API, CONF_EXTERNAL_LLMS)
+    )
 
 
 def is_keep_alive_valid(config: Mapping[str, Any], role: Role) -> bool:
@@ -121,70 +178,28 @@ def error_field(err: ModelServerError) -> tuple[str, str]:
             return "base_url", "cannot_connect"
 
 
-def _model_error(
-    server: ModelServer, models: list[ServerModel], name: str, role: Role
-) -> str | None:
-    """Return the translation key of why a model does not fit a role, else None.
+def _check_model(check: RoleCheck, server: ModelServer) -> None:
+    """Add the error of a model that the server does not have or that does not fit.
 
     A model that is missing in the list of a cloud is accepted: Azure lists models,
     but requests name deployments.
     """
-    found = server.find(name, models)
-    if found is None:
-        if server.kind is ServerKind.CLOUD or not models:
-            _LOGGER.debug("%s does not list %s; it is accepted", server.http.host, name)
-            return None
-        return "model_not_found"
-    if role is not Role.EMBEDDING and not found.may(ModelCapability.CHAT):
-        return "model_cannot_chat"
-    if role is Role.EMBEDDING and not (
-        found.may(ModelCapability.EMBEDDING) or found.may(ModelCapability.CHAT)
-    ):
-        return "model_cannot_embed"
-    return None
-
-
-async def _async_try_keep_alive(
-    server: ModelServer, model: str, keep_alive: KeepAlive, role: Role
-) -> None:
-    """Send one small request to find out whether the server refuses keep_alive.
-
-    The server object remembers a refusal. Raise ModelNotFound or InvalidAuth; any
-    other failure is logged only, since it need not be about keep_alive.
-    """
-    _LOGGER.debug(
-        "A trial request with keep_alive %s goes to %s, model %s",
-        keep_alive.text,
-        server.http.host,
-        model,
-    )
-    try:
-        async with asyncio.timeout(TRIAL_TIMEOUT):
-            if role is Role.EMBEDDING:
-                await server.embed(model, ["test"], keep_alive)
-            else:
-                await server.chat(
-                    ChatRequest(
-                        model=model,
-                        messages=[{"role": "user", "content": "Hello"}],
-                        keep_alive=keep_alive,
-                        max_tokens=1,
-                    )
-                )
-    except ModelNotFound, InvalidAuth:
-        raise
-    except ModelServerError as err:
+    model_key = check.role.key("model")
+    found = server.find(check.model, check.models)
+    if found is None and ServerCapability.PULL in server.capabilities:
+        check.can_be_pulled = True
+    elif found is None and (server.kind is ServerKind.CLOUD or not check.models):
         _LOGGER.debug(
-            "The trial request failed, which need not be about keep_alive: %s",
-            err.log_text,
+            "%s does not list %s; it is accepted", server.http.host, check.model
         )
-    except TimeoutError:
-        _LOGGER.debug(
-            "The trial request has no answer after %.0f s: keep_alive is not refused",
-            TRIAL_TIMEOUT,
-        )
-    else:
-        _LOGGER.debug(
-            "The trial request was answered; keep_alive is %s",
-            "refused" if server.keep_alive_refused else "accepted or ignored",
-        )
+    elif found is None:
+        check.errors[model_key] = "model_not_found"
+    elif check.role is Role.EMBEDDING:
+        if not (
+            found.may(ModelCapability.EMBEDDING) or found.may(ModelCapability.CHAT)
+        ):
+            check.errors[model_key] = "model_cannot_embed"
+    elif not found.may(ModelCapability.CHAT):
+        check.errors[model_key] = "model_cannot_chat"
+    elif check.needs_tools and not found.may(ModelCapability.TOOLS):
+        check.add_tools_error()

@@ -15,8 +15,9 @@ def clean_address(
     """Put the address of a role's server in values into its plain form.
 
     A user and a password in it become a header, so that no log, unique id or error
-    text has them. The headers in stored, the configuration so far, stay as long as
-    the server is the same. Return the translation key of an error, or None.
+    text has them. Without headers in values, those in stored, the configuration so
+    far, stay as long as the server is the same. Return the translation key of an
+    error, or None.
     """
     url_key = role.key("base_url")
     headers_key = role.key("proxy_headers")
@@ -28,11 +29,15 @@ def clean_address(
     if header and api_key and not is_azure(url):
         # Both belong in the header Authorization.
         return "cannot_use_both"
-    headers: dict[str, str] = {}
-    if (before := stored.get(url_key)) and server_id(before) == server_id(url):
-        headers |= stored.get(headers_key) or {}
-        if api_key:
-            headers.pop(_AUTHORIZATION, None)
+    before = stored.get(url_key)
+    is_same = before is not None and server_id(before) == server_id(url)
+    old = (stored.get(headers_key) or {}) if is_same else {}
+    headers = dict(values.get(headers_key, old))
+    if api_key and not is_azure(url) and (password := headers.get(_AUTHORIZATION)):
+        if password != old.get(_AUTHORIZATION):
+            return "cannot_use_both"
+        # A new key takes the place of a stored password.
+        del headers[_AUTHORIZATION]
     headers |= header
     values[url_key] = url
     values.pop(headers_key, None)

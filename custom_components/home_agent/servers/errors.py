@@ -22,6 +22,16 @@ _TOO_LONG: Final = re.compile(
     r"|input is too large to process|reduce the length of the messages",
     re.IGNORECASE,
 )
+# What servers say of a model, or of a set-up, that cannot call tools: Ollama
+# (server/images.go, "does not support tools"), llama.cpp without --jinja, vLLM without
+# --enable-auto-tool-choice, OpenRouter, Groq, Gemini, LiteLLM.
+_NO_TOOLS: Final = re.compile(
+    r"does not support (tools?|functions?|(tool|function) calling)\b"
+    r"|support tool use|tools param requires|tool choice requires"
+    r"|(tool|function) calling`? is not (supported|enabled)"
+    r"|does not support parameters?: \[?['\"]tools",
+    re.IGNORECASE,
+)
 
 
 class ModelServerError(HomeAssistantError):
@@ -137,6 +147,12 @@ class PromptTooLong(RequestRefused):
     key = "prompt_too_long"
 
 
+class ToolsNotSupported(RequestRefused):
+    """The model cannot call tools, or the server does not let it."""
+
+    key = "tools_not_supported"
+
+
 class MalformedAnswer(ModelServerError):
     """The server's answer does not have the shape that its API promises.
 
@@ -166,3 +182,8 @@ def is_away(err: ModelServerError) -> bool:
 def is_prompt_too_long(detail: str) -> bool:
     """Return whether a server's error text says that the prompt is too long."""
     return _TOO_LONG.search(detail) is not None
+
+
+def is_about_tools(detail: str) -> bool:
+    """Return whether a server's error text says that the model cannot call tools."""
+    return _NO_TOOLS.search(detail) is not None

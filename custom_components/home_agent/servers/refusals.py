@@ -18,7 +18,9 @@ from .errors import (
     PromptTooLong,
     RequestRefused,
     ServerBusy,
+    ToolsNotSupported,
     WrongScheme,
+    is_about_tools,
     is_prompt_too_long,
 )
 
@@ -76,6 +78,8 @@ def refusal(
         return HostRefused(host, "an empty answer", status=status)
     elif status == 401 or (status == 403 and _is_about_key(text)):
         kind = InvalidAuth
+    elif is_about_tools(reason):
+        kind = ToolsNotSupported
     elif status == 404 and "model" in reason.lower():
         kind = ModelNotFound
     elif status == 400 and url.startswith("http:") and _WANTS_HTTPS.search(reason):

@@ -153,7 +153,10 @@ async def test_two_ways_to_write_one_server(
     """Localhost and 127.0.0.1 are set up once."""
     url = ollama.url.replace("127.0.0.1", "localhost")
     MockConfigEntry(
-        domain=DOMAIN, version=2, unique_id=server_id(f"{url}/v1")
+        domain=DOMAIN,
+        version=2,
+        unique_id=server_id(f"{url}/v1"),
+        data={"llm_base_url": f"{url}/v1"},
     ).add_to_hass(home)
     await browser.start()
     result = await browser.fill_in(llm_base_url=f"{ollama.url}/v1/")
@@ -172,6 +175,9 @@ async def test_the_place_of_the_api_is_stored(
     async with paths(served) as (url, requests):
         await browser.start()
         await browser.fill_in(llm_base_url=f"{url}/v1/openai")
+        # This server cannot stream, which the dialog says once.
+        form = await browser.fill_in(llm_model="m")
+        assert form["errors"] == {"llm_model": "model_trial_failed"}
         result = await browser.fill_in(llm_model="m")
         assert result["type"] == "create_entry"
         (entry,) = home.config_entries.async_entries(DOMAIN)
