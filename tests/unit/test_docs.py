@@ -169,6 +169,13 @@ def constant_keys() -> set[str]:
     }
 
 
+def test_every_page_is_linked_from_the_readme() -> None:
+    """A page that nobody finds helps nobody."""
+    linked = set(_LINK.findall(text_of(ROOT / "README.md")))
+    pages = {page_name(path) for path in ROOT.glob("docs/**/*.md")}
+    assert pages <= linked
+
+
 def test_documented_keys_exist() -> None:
     """A key that no code reads would be a promise."""
     assert documented_keys() <= constant_keys() | translated_keys()

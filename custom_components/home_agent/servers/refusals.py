@@ -43,6 +43,9 @@ _ABOUT_SOMETHING_ELSE: Final = re.compile(
     r"|subscription|upgrade|spend|limit|exceeded|region|country|territory|blocked",
     re.IGNORECASE,
 )
+# LiteLLM without a database answers so, with status 400, to a key that is not its
+# master key (1.106.2, proxy/auth/user_api_key_auth.py).
+_NO_DATABASE_OF_KEYS: Final = "No connected db."
 # llama.cpp (tools/server, "Loading model") and Ollama (server/sched.go, ErrMaxQueue:
 # "server busy, please try again.") say so with status 503.
 _NOT_READY: Final = re.compile(r"loading model|server busy", re.IGNORECASE)
@@ -76,7 +79,11 @@ def refusal(
         kind = PromptTooLong
     elif status == 403 and not text.strip():
         return HostRefused(host, "an empty answer", status=status)
-    elif status == 401 or (status == 403 and _is_about_key(text)):
+    elif (
+        status == 401
+        or (status == 403 and _is_about_key(text))
+        or (status == 400 and reason == _NO_DATABASE_OF_KEYS)
+    ):
         kind = InvalidAuth
     elif is_about_tools(reason):
         kind = ToolsNotSupported

@@ -655,6 +655,7 @@ async def test_no_server_gets_the_cookies_of_another(hass: HomeAssistant) -> Non
         (401, "", InvalidAuth),
         (401, "whatever", InvalidAuth),
         (403, "", HostRefused),
+        (400, '{"error":{"message":"No connected db.","code":"400"}}', InvalidAuth),
         (403, '{"error":{"message":"Invalid API key"}}', InvalidAuth),
         (403, '{"detail":"Not authenticated"}', InvalidAuth),
         (403, '{"error":{"status":"PERMISSION_DENIED"}}', InvalidAuth),
