@@ -303,8 +303,9 @@ async def test_lm_studios_auto_evict(
     freezer: FrozenDateTimeFactory,
     hass_client: ClientSessionGenerator,
 ) -> None:
-    """Which a click ends: explicit loads are spared."""
+    """Which a click ends for all models: explicit loads are spared."""
     async with LMStudioStandIn() as server:
+        server.models = [*server.models, "other-embedding"]
         day = Day(home, OllamaStandIn(), clock, freezer)
         entry = await make_entry(
             server.url,
@@ -313,22 +314,28 @@ async def test_lm_studios_auto_evict(
                 "external_llm_model": "local-embedding",
                 "external_llm_keep_alive": "5m",
             },
+            embedding={
+                "embedding_model": "other-embedding",
+                "embedding_keep_alive": "5m",
+            },
         )
         await day.advance(61)
-        for _ in range(2):
+        for model in ("local-embedding", "other-embedding"):
             assert issue(home, "pushed_out") is None
             await day.ask()
             await day.advance(61)
-            server.on_question({"model": "local-embedding", "ttl": 300})
+            server.on_question({"model": model, "ttl": 300})
             await day.advance(61)
         reported = issue(home, "pushed_out")
         assert reported
         assert reported.translation_placeholders
-        assert reported.translation_placeholders["others"] == "local-embedding"
+        others = reported.translation_placeholders["others"]
+        assert others == "local-embedding, other-embedding"
         await fix(home, hass_client, reported, {"keep_alive": "-1"})
         assert data_of(entry)["llm_keep_alive"] == "-1"
         external = data_of(entry, "external_llm")
         assert external["external_llm_keep_alive"] == "-1"
+        assert data_of(entry, "embedding")["embedding_keep_alive"] == "-1"
         await day.ask()
         server.on_question({"model": "local-embedding", "ttl": 300})
         assert server.loaded["local-model"] == {"ttl": None}
