@@ -406,6 +406,26 @@ async def test_a_prompt_that_does_not_fit(
     assert issue(day.hass, "prompt_too_long") is None
 
 
+@pytest.mark.parametrize("size", [3072, 4096])
+async def test_one_overlong_question(
+    day: Day, make_entry: MakeEntry, size: int
+) -> None:
+    """It is no reason to change a setting; a prompt that never fits still is."""
+    entry = await make_entry(day.server.url, conversation={"llm_num_ctx": size})
+    first = await say(day.hass, "Hello")
+    pasted = "word " * 3000
+    for _ in range(2):
+        await say(day.hass, f"Hello {pasted}", first.conversation_id)
+        assert issue(day.hass, "prompt_too_long") is None
+    (agent,) = entry.get_subentries_of_type("conversation")
+    day.hass.config_entries.async_update_subentry(
+        entry, agent, data={**agent.data, "prompt": pasted * 2}
+    )
+    await day.settle()
+    await say(day.hass, f"Hello {pasted}")
+    assert issue(day.hass, "prompt_too_long")
+
+
 async def test_a_missing_model_is_pulled(
     day: Day, make_entry: MakeEntry, hass_client: ClientSessionGenerator
 ) -> None:
