@@ -1,7 +1,6 @@
 """Home Agent: a conversation agent on the user's own model servers."""
 
 from functools import partial
-import logging
 from typing import Any
 
 from homeassistant.config_entries import ConfigEntry, ConfigSubentry
@@ -37,6 +36,11 @@ from .model.role import (
     subentry_role,
 )
 from .model.use import model_uses
+from .removal import (
+    async_follow_removed_roles,
+    async_remove_index,
+    async_remove_orphaned_indexes,
+)
 from .residency.checks import async_start_checks
 from .residency.checks.index_stuck import check_index
 from .residency.checks.issues import (
@@ -56,10 +60,6 @@ from .servers.factory import connect
 from .servers.session import async_get_session
 from .services import async_setup_actions
 from .vector_db_manager import VectorDBManager
-from .vector_store.base import StoreError
-from .vector_store.engine import async_delete_files_except
-
-_LOGGER = logging.getLogger(__name__)
 
 PLATFORMS = [
     Platform.AI_TASK,
@@ -76,6 +76,7 @@ async def async_setup(hass: HomeAssistant, config: ConfigType) -> bool:
     """Register the actions and read how the models were used."""
     async_setup_actions(hass)
     async_clear_issues_of_disabled(hass)
+    async_follow_removed_roles(hass)
     await model_uses(hass).async_load()
     return True
 
@@ -83,7 +84,7 @@ async def async_setup(hass: HomeAssistant, config: ConfigType) -> bool:
 async def async_setup_entry(hass: HomeAssistant, entry: HomeAgentConfigEntry) -> bool:
     """Connect to the server and set up its model roles."""
     async_move_credentials(hass, entry)
-    await _async_delete_orphaned_indexes(hass)
+    await async_remove_orphaned_indexes(hass)
     await _async_connect(hass, entry)
     data = entry.runtime_data = HomeAgentData()
     for subentry in entry.subentries.values():
@@ -141,8 +142,8 @@ async def async_remove_entry(hass: HomeAssistant, entry: HomeAgentConfigEntry) -
     )
     await model_uses(hass).async_keep_only(configured_models(hass))
     for subentry in entry.get_subentries_of_type(SUBENTRY_EMBEDDING):
-        await _async_delete_index(VectorDBManager(hass, merged_config(entry, subentry)))
-    await _async_delete_orphaned_indexes(hass)
+        await async_remove_index(VectorDBManager(hass, merged_config(entry, subentry)))
+    await async_remove_orphaned_indexes(hass)
 
 
 async def async_migrate_entry(hass: HomeAssistant, entry: ConfigEntry[Any]) -> bool:
@@ -231,25 +232,4 @@ async def _async_reload(hass: HomeAssistant, entry: HomeAgentConfigEntry) -> Non
     roles = (residency.role for residency in data.residencies.values())
     async_release_models(hass, roles)
     for manager in gone:
-        await _async_delete_index(manager)
-
-
-async def _async_delete_orphaned_indexes(hass: HomeAssistant) -> None:
-    """Remove the files of subentries that were removed while their entry waited.
-
-    An entry that waits for its server has no manager that could remove them.
-    """
-    entries = hass.config_entries.async_entries(DOMAIN)
-    ids = {subentry_id for entry in entries for subentry_id in entry.subentries}
-    try:
-        await async_delete_files_except(hass, ids)
-    except StoreError as err:
-        _LOGGER.warning("Cannot remove an index: %s", err.log_text)
-
-
-async def _async_delete_index(manager: VectorDBManager) -> None:
-    """Remove an index, if its store can be reached."""
-    try:
-        await manager.async_delete()
-    except StoreError as err:
-        _LOGGER.warning("Cannot remove an index: %s", err.log_text)
+        await async_remove_index(manager)

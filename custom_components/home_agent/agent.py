@@ -23,7 +23,7 @@ from .home.exposed import is_exposed
 from .keep_alive import KeepAlive
 from .model.role import ModelRole, Role
 from .model.turn import Turn
-from .prompt.context_size import async_prompt_size
+from .prompt.context_size import async_prompt_size, excess_characters
 from .prompt.history import Histories, History
 from .prompt.messages import async_messages, tool_specs
 from .prompt.prefix import prefix_key
@@ -185,11 +185,10 @@ class HomeAgent:
         # The user may hide an entity also while a turn runs.
         history.remove_hidden(chat_log, partial(is_exposed, self.hass))
         while True:
-            messages = await async_messages(
-                self.hass,
-                history.messages_to_send(chat_log.content),
-                history.context_of,
-            )
+            contents = history.messages_to_send(chat_log.content)
+            excess = excess_characters(contents)
+            turn.excess_characters = max(turn.excess_characters, excess)
+            messages = await async_messages(self.hass, contents, history.context_of)
             size = await async_prompt_size(
                 self._role, self._request(messages, tools, None)
             )

@@ -57,14 +57,20 @@ def server_device_info(
 ) -> dr.DeviceInfo:
     """Return the device of a server."""
     connection = coordinator.connection
-    key = shown_server_id(connection.url)
     name = coordinator.host
     if connection.kind is not None:
         name = server_name(connection.kind, connection.url)
     return dr.DeviceInfo(
-        identifiers={(DOMAIN, f"{entry.entry_id}_{key}")},
+        identifiers={(DOMAIN, server_identifier(entry, coordinator))},
         name=f"{name} ({coordinator.host})" if name != coordinator.host else name,
         manufacturer="Home Agent",
         model=name,
         entry_type=dr.DeviceEntryType.SERVICE,
     )
+
+
+def server_identifier(
+    entry: HomeAgentConfigEntry, coordinator: ServerCoordinator
+) -> str:
+    """Return what identifies the device of a server."""
+    return f"{entry.entry_id}_{shown_server_id(coordinator.connection.url)}"

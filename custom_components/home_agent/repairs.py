@@ -2,12 +2,11 @@
 
 from abc import abstractmethod
 import asyncio
-import logging
 from typing import Any, Final, override
 
 from homeassistant.components.repairs import RepairsFlow, RepairsFlowResult
 from homeassistant.config_entries import ConfigEntryState, ConfigSubentry
-from homeassistant.core import HomeAssistant
+from homeassistant.core import CALLBACK_TYPE, HomeAssistant, callback
 from homeassistant.helpers import issue_registry as ir
 import probatio as vol
 
@@ -19,12 +18,8 @@ from .dialogs.voice_assistants import (
 )
 from .keep_alive import InvalidKeepAlive, KeepAlive
 from .model.role import ModelRole, Role, merged_config, subentry_role
-from .residency.checks.model_missing import check_model_missing
-from .residency.loader import ModelLoader
+from .residency.pull import ModelPull, async_pull_model
 from .runtime import HomeAgentConfigEntry
-from .servers.errors import ModelServerError
-
-_LOGGER = logging.getLogger(__name__)
 
 _KEEP_ALIVE: Final = "keep_alive"
 _NUM_CTX: Final = "num_ctx"
@@ -109,14 +104,10 @@ class VoiceAssistantFlow(ConfirmFlow):
 class PullFlow(IssueFlow):
     """Lets the server download a model that it does not have."""
 
-    _pulling: asyncio.Task[None] | None = None
-    # Waits for _pulling: Home Assistant cancels it when the user closes the dialog.
+    _pull: ModelPull | None = None
+    # Waits for the download: Home Assistant cancels it when the user closes the dialog.
     _waiting: asyncio.Task[Any] | None = None
-    # Stays False if the download ends without a result: a reload cancels its task, or
-    # it raises an unexpected error.
-    _has_result = False
-    # The error of the server, None if the model was downloaded.
-    _failure: str | None = None
+    _stop_listening: CALLBACK_TYPE | None = None
 
     @override
     async def async_step_confirm(
@@ -135,21 +126,19 @@ class PullFlow(IssueFlow):
         self, user_input: dict[str, Any] | None = None
     ) -> RepairsFlowResult:
         """Show the progress of the download."""
-        if self._pulling is None:
+        if self._pull is None:
             entry = self._entry
             if entry is None or entry.state is not ConfigEntryState.LOADED:
                 return self.async_abort(reason="entry_not_loaded")
             loader = entry.runtime_data.loaders.get(str(self._issue["subentry_id"]))
             if loader is None:
                 return self.async_abort(reason="entry_not_loaded")
-            # A task of the entry goes on when the user closes the dialog.
-            self._pulling = entry.async_create_background_task(
-                self.hass, self._async_pull(loader), "pull a model"
-            )
+            self._pull = async_pull_model(self.hass, loader)
+            self._stop_listening = self._pull.progressed.add(self.async_update_progress)
             self._waiting = self.hass.async_create_background_task(
-                asyncio.wait({self._pulling}), "wait for a model"
+                asyncio.wait({self._pull.task}), "wait for a model"
             )
-        if self._waiting is not None and not self._pulling.done():
+        if self._waiting is not None and not self._pull.task.done():
             return self.async_show_progress(
                 step_id="pull",
                 progress_action="pull",
@@ -162,41 +151,27 @@ class PullFlow(IssueFlow):
         self, user_input: dict[str, Any] | None = None
     ) -> RepairsFlowResult:
         """End the flow, or show why the download failed."""
-        if not self._has_result:
+        if self._pull is None or not self._pull.has_result:
             return self.async_abort(
                 reason="pull_interrupted",
                 description_placeholders=self._placeholders(),
             )
-        if self._failure is not None:
+        if self._pull.failure is not None:
             return self.async_abort(
                 reason="pull_failed",
                 description_placeholders={
                     **self._placeholders(),
-                    "error": self._failure,
+                    "error": self._pull.failure,
                 },
             )
         return self.async_create_entry(data={})
 
-    async def _async_pull(self, loader: ModelLoader) -> None:
-        """Download the model, then reload the entry.
-
-        The reload loads the model if Keep ready is on. Store the error of the server if
-        the download fails. It goes on after the user has closed the dialog.
-        """
-        residency = loader.residency
-        try:
-            async for fraction in loader.async_pull():
-                self.async_update_progress(fraction)
-        except ModelServerError as err:
-            self._failure = err.detail
-            self._has_result = True
-            _LOGGER.warning(
-                "Cannot download %s: %s", residency.role.model, err.log_text
-            )
-            return
-        self._has_result = True
-        check_model_missing(residency, None)
-        self.hass.config_entries.async_schedule_reload(residency.entry.entry_id)
+    @override
+    @callback
+    def async_remove(self) -> None:
+        """Show no more progress in a dialog that is closed; the download goes on."""
+        if self._stop_listening is not None:
+            self._stop_listening()
 
 
 class SettingFlow(IssueFlow):
@@ -252,15 +227,16 @@ class SettingFlow(IssueFlow):
     ) -> list[tuple[HomeAgentConfigEntry, ConfigSubentry]]:
         """Return the subentries in which to store the setting, with their entries.
 
-        other_id is a second subentry that gets the same keep_alive (pushed_out).
+        other_ids are those of more subentries that get the same keep_alive, separated
+        by commas (pushed_out).
 
         A context size is stored for all chat roles that use the model, in all entries:
         if the sizes differed, the server would reload the model for each role.
         """
-        keys = [self._issue.get("subentry_id"), self._issue.get("other_id")]
+        others = str(self._issue.get("other_ids") or "").split(",")
         found = [
-            (own_entry, own_entry.subentries[str(key)])
-            for key in keys
+            (own_entry, own_entry.subentries[key])
+            for key in (str(self._issue.get("subentry_id")), *others)
             if key in own_entry.subentries
         ]
         if _NUM_CTX not in self._issue or not found:

@@ -1,6 +1,8 @@
 """The actions of Home Agent for automations and scripts."""
 
+from collections import defaultdict
 from collections.abc import Awaitable, Callable, Sequence
+import itertools
 import logging
 from typing import Final, cast
 
@@ -19,6 +21,7 @@ from homeassistant.util.json import JsonValueType
 import probatio as vol
 
 from .const import DOMAIN
+from .device import server_identifier
 from .keep_alive import InvalidKeepAlive, KeepAlive
 from .residency.loader import ModelLoader
 from .runtime import HomeAgentConfigEntry
@@ -154,16 +157,18 @@ def _manager(hass: HomeAssistant, entry_id: str | None) -> VectorDBManager | Non
 async def _async_load_model(call: ServiceCall) -> ServiceResponse:
     """Load models one after the other; return {"models": [{"model", "seconds"}]}.
 
-    A call without devices skips models whose requests may cost money. Raise
-    ServiceValidationError for an invalid keep_alive and for a device that is not one
-    of Home Agent's models, NotSupported for a device whose model's requests may
-    cost money, and another error if a server fails, as _async_for_each does.
+    Of models that are not named by their own device, those are skipped whose requests
+    may cost money. Raise ServiceValidationError for an invalid keep_alive and for a
+    device that is not one of Home Agent's, NotSupported for the device of a model whose
+    requests may cost money, and another error if a server fails, as _async_for_each
+    does.
     """
     keep_alive = _keep_alive(call)
+    loaders = _loaders(call, ServerCapability.WARM)
     loaded: list[JsonValueType] = []
 
     async def load(loader: ModelLoader) -> None:
-        if ATTR_DEVICE_ID not in call.data:
+        if not loaders[loader]:
             # Only a server that is connected can say which models are the user's own.
             await loader.residency.coordinator.server()
             if not loader.residency.may_be_warmed:
@@ -172,7 +177,7 @@ async def _async_load_model(call: ServiceCall) -> ServiceResponse:
         model = loader.residency.role.model
         loaded.append({"model": model, "seconds": round(seconds, 3)})
 
-    await _async_for_each(_loaders(call, ServerCapability.WARM), load)
+    await _async_for_each(list(loaders), load)
     return {"models": loaded}
 
 
@@ -202,11 +207,11 @@ def _keep_alive(call: ServiceCall) -> KeepAlive | None:
 async def _async_unload_model(call: ServiceCall) -> None:
     """Unload models.
 
-    Raise ServiceValidationError for a device that is not one of Home Agent's models,
-    and another error if a server fails or cannot unload, as _async_for_each does.
+    Raise ServiceValidationError for a device that is not one of Home Agent's, and
+    another error if a server fails or cannot unload, as _async_for_each does.
     """
     loaders = _loaders(call, ServerCapability.UNLOAD)
-    await _async_for_each(loaders, ModelLoader.async_unload)
+    await _async_for_each(list(loaders), ModelLoader.async_unload)
 
 
 async def _async_for_each(
@@ -238,37 +243,40 @@ async def _async_for_each(
 
 
 @callback
-def _loaders(call: ServiceCall, capability: ServerCapability) -> list[ModelLoader]:
+def _loaders(
+    call: ServiceCall, capability: ServerCapability
+) -> dict[ModelLoader, bool]:
     """Return the loaders of the models that a call selects.
 
-    A call without devices selects all models whose servers have the capability.
-    Raise ServiceValidationError for a device that is not one of Home Agent's models.
+    The value is true if the call names the model by its own device. The device of a
+    server stands for all its models, and a call without devices for all models, if
+    their servers have the capability. Raise ServiceValidationError for another device.
     """
     entries: list[HomeAgentConfigEntry] = call.hass.config_entries.async_loaded_entries(
         DOMAIN
     )
-    by_subentry = {
-        subentry_id: loader
-        for entry in entries
-        for subentry_id, loader in entry.runtime_data.loaders.items()
-    }
+    by_model: dict[str, ModelLoader] = {}
+    by_server: defaultdict[str, list[ModelLoader]] = defaultdict(list)
+    for entry in entries:
+        for subentry_id, loader in entry.runtime_data.loaders.items():
+            by_model[subentry_id] = loader
+            coordinator = loader.residency.coordinator
+            if capability in coordinator.capabilities:
+                by_server[server_identifier(entry, coordinator)].append(loader)
     if (device_ids := call.data.get(ATTR_DEVICE_ID)) is None:
-        return [
-            loader
-            for loader in by_subentry.values()
-            if capability in loader.residency.capabilities
-        ]
-    found: list[ModelLoader] = []
+        return dict.fromkeys(itertools.chain(*by_server.values()), False)
+    found: dict[ModelLoader, bool] = {}
     registry = dr.async_get(call.hass)
     for device_id in device_ids:
         device = registry.async_get(device_id)
-        identifiers = device.identifiers if device else set()
-        ours = [by_subentry[key] for _, key in identifiers if key in by_subentry]
-        if not ours:
+        keys = {key for _, key in device.identifiers} if device else set()
+        named = [by_model[key] for key in keys & by_model.keys()]
+        on_server = [loader for key in keys for loader in by_server.get(key, ())]
+        if not named and not on_server:
             raise ServiceValidationError(
                 translation_domain=DOMAIN,
                 translation_key="no_model_device",
                 translation_placeholders={"device": device_id},
             )
-        found += ours
+        found = dict.fromkeys(on_server, False) | found | dict.fromkeys(named, True)
     return found

@@ -115,6 +115,22 @@ async def test_a_reload_that_changes_nothing_sends_nothing(
     assert applied(server) == []
 
 
+async def test_a_load_with_the_value_from_before_a_change(
+    time: PassingTime, make_entry: MakeEntry
+) -> None:
+    """A loader from before the reload sends it; the new one is applied after it."""
+    server = time.server
+    entry = await make_entry(server.url, conversation={"llm_keep_alive": "-1"})
+    await say(time.hass, "Hello")
+    await time.settle()
+    (loader,) = entry.runtime_data.loaders.values()
+    await change(time, entry, llm_keep_alive="30s")
+    await loader.async_load()
+    assert seconds(server) == FOREVER
+    await time.advance(6)
+    assert seconds(server) == 30
+
+
 async def test_a_change_loads_no_model(
     time: PassingTime, make_entry: MakeEntry
 ) -> None:

@@ -97,6 +97,22 @@ async def test_the_next_start_loads_by_priority_only(
     assert notice["waiting"] == EXTERNAL
 
 
+async def test_a_model_that_waits_is_missing(
+    home: HomeAssistant, small: OllamaStandIn, make_entry: MakeEntry
+) -> None:
+    """Its repair comes with the notice, and again with each start."""
+    del small.models[EXTERNAL]
+    entry = await make_entry(small.url, **ALL)
+    await settle(home)
+    for _ in range(2):
+        assert notices(home)
+        missing = [key for _, key in ir.async_get(home).issues if "missing" in key]
+        assert missing == ["model_missing_external"]
+        ir.async_delete_issue(home, DOMAIN, missing[0])
+        await home.config_entries.async_reload(entry.entry_id)
+        await settle(home)
+
+
 async def test_a_failure_after_a_warm_up_that_made_room(
     home: HomeAssistant,
     small: OllamaStandIn,

@@ -303,8 +303,9 @@ async def test_lm_studios_auto_evict(
     freezer: FrozenDateTimeFactory,
     hass_client: ClientSessionGenerator,
 ) -> None:
-    """Which a click ends: explicit loads are spared."""
+    """Which a click ends for all models: explicit loads are spared."""
     async with LMStudioStandIn() as server:
+        server.models = [*server.models, "other-embedding"]
         day = Day(home, OllamaStandIn(), clock, freezer)
         entry = await make_entry(
             server.url,
@@ -313,22 +314,28 @@ async def test_lm_studios_auto_evict(
                 "external_llm_model": "local-embedding",
                 "external_llm_keep_alive": "5m",
             },
+            embedding={
+                "embedding_model": "other-embedding",
+                "embedding_keep_alive": "5m",
+            },
         )
         await day.advance(61)
-        for _ in range(2):
+        for model in ("local-embedding", "other-embedding"):
             assert issue(home, "pushed_out") is None
             await day.ask()
             await day.advance(61)
-            server.on_question({"model": "local-embedding", "ttl": 300})
+            server.on_question({"model": model, "ttl": 300})
             await day.advance(61)
         reported = issue(home, "pushed_out")
         assert reported
         assert reported.translation_placeholders
-        assert reported.translation_placeholders["others"] == "local-embedding"
+        others = reported.translation_placeholders["others"]
+        assert others == "local-embedding, other-embedding"
         await fix(home, hass_client, reported, {"keep_alive": "-1"})
         assert data_of(entry)["llm_keep_alive"] == "-1"
         external = data_of(entry, "external_llm")
         assert external["external_llm_keep_alive"] == "-1"
+        assert data_of(entry, "embedding")["embedding_keep_alive"] == "-1"
         await day.ask()
         server.on_question({"model": "local-embedding", "ttl": 300})
         assert server.loaded["local-model"] == {"ttl": None}
@@ -397,6 +404,26 @@ async def test_a_prompt_that_does_not_fit(
     assert data_of(entry)["llm_num_ctx"] == size
     await day.ask()
     assert issue(day.hass, "prompt_too_long") is None
+
+
+@pytest.mark.parametrize("size", [3072, 4096])
+async def test_one_overlong_question(
+    day: Day, make_entry: MakeEntry, size: int
+) -> None:
+    """It is no reason to change a setting; a prompt that never fits still is."""
+    entry = await make_entry(day.server.url, conversation={"llm_num_ctx": size})
+    first = await say(day.hass, "Hello")
+    pasted = "word " * 3000
+    for _ in range(2):
+        await say(day.hass, f"Hello {pasted}", first.conversation_id)
+        assert issue(day.hass, "prompt_too_long") is None
+    (agent,) = entry.get_subentries_of_type("conversation")
+    day.hass.config_entries.async_update_subentry(
+        entry, agent, data={**agent.data, "prompt": pasted * 2}
+    )
+    await day.settle()
+    await say(day.hass, f"Hello {pasted}")
+    assert issue(day.hass, "prompt_too_long")
 
 
 async def test_a_missing_model_is_pulled(

@@ -1,6 +1,7 @@
 """Fix flows of an entry that is not loaded, or that is reloaded meanwhile."""
 
 import asyncio
+from typing import Any
 
 from homeassistant.core import HomeAssistant
 from homeassistant.data_entry_flow import FlowResultType
@@ -11,7 +12,7 @@ from custom_components.home_agent.const import DOMAIN
 from custom_components.home_agent.repairs import PullFlow, async_create_fix_flow
 from custom_components.home_agent.residency.loader import ModelLoader
 from tests.conftest import MakeEntry
-from tests.servers import OllamaStandIn
+from tests.servers import OllamaStandIn, StandInModel
 
 MISSING = {"llm_model": "new:1b", "llm_warm_up": True}
 
@@ -19,11 +20,18 @@ MISSING = {"llm_model": "new:1b", "llm_warm_up": True}
 async def fix_flow(hass: HomeAssistant, name: str) -> PullFlow:
     """Return the fix flow of the one issue of a name."""
     await hass.async_block_till_done(wait_background_tasks=True)
-    (issue,) = (
-        item
+    (issue_id,) = (
+        item.issue_id
         for item in ir.async_get(hass).issues.values()
         if item.domain == DOMAIN and item.issue_id.startswith(name)
     )
+    return await flow_of(hass, issue_id)
+
+
+async def flow_of(hass: HomeAssistant, issue_id: str) -> PullFlow:
+    """Return the fix flow of an issue."""
+    issue = ir.async_get(hass).async_get_issue(DOMAIN, issue_id)
+    assert issue
     flow = await async_create_fix_flow(hass, issue.issue_id, issue.data)
     flow.hass, flow.handler, flow.issue_id = hass, DOMAIN, issue.issue_id
     flow.flow_id = "flow"
@@ -97,11 +105,43 @@ async def test_a_download_that_crashes(
     flow = await fix_flow(home, "model_missing")
     monkeypatch.setattr(ModelLoader, "async_pull", crash)
     await flow.async_step_confirm({})
-    task = flow._pulling
-    assert task
+    assert flow._pull
     with pytest.raises(RuntimeError):
-        await task
+        await flow._pull.task
     await assert_interrupted(flow)
+
+
+@pytest.mark.parametrize("has_two_roles", [True, False])
+async def test_two_dialogs_for_one_download(
+    home: HomeAssistant,
+    ollama: OllamaStandIn,
+    make_entry: MakeEntry,
+    has_two_roles: bool,
+) -> None:
+    """The model is downloaded once, and both dialogs end with success."""
+    roles: dict[str, Any] = {"conversation": MISSING}
+    if has_two_roles:
+        roles["external_llm"] = {"external_llm_model": "new:1b"}
+    await make_entry(ollama.url, **roles)
+    ollama.library["new:1b"] = StandInModel("new:1b")
+    await home.async_block_till_done(wait_background_tasks=True)
+    issues = [
+        item.issue_id
+        for item in ir.async_get(home).issues.values()
+        if item.domain == DOMAIN and item.issue_id.startswith("model_missing")
+    ]
+    flows = [await flow_of(home, issues[0]), await flow_of(home, issues[-1])]
+    ollama.hold()
+    for flow in flows:
+        result = await flow.async_step_confirm({})
+        assert result["type"] is FlowResultType.SHOW_PROGRESS
+    ollama.release()
+    await home.async_block_till_done(wait_background_tasks=True)
+    for flow in flows:
+        result = await flow.async_step_pulled()
+        assert result["type"] is FlowResultType.CREATE_ENTRY
+    assert len(ollama.sent("/api/pull")) == 1
+    assert not [key for _, key in ir.async_get(home).issues if "model_missing" in key]
 
 
 async def assert_interrupted(flow: PullFlow) -> None:

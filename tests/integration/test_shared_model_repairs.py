@@ -75,7 +75,7 @@ async def test_another_client_shortens_the_keep_alive(
         await day.advance(61)
     found = placeholders(day.hass, "not_held")
     assert found["keep_alive"] == "-1"
-    assert found["held"].startswith("at most ")
+    assert found["held"].startswith("≤ ")
 
 
 async def test_another_client_keeps_the_model_longer(

@@ -8,7 +8,7 @@ from email.utils import formatdate
 import json
 from typing import Any, Self
 
-from aiohttp import web
+from aiohttp import ClientConnectionResetError, web
 
 from .brain import RuleBrain
 from .clock import Clock
@@ -177,6 +177,10 @@ class StandIn:
         except asyncio.CancelledError:
             self.hang_ups += 1
             raise
+        except ClientConnectionResetError:
+            # The client hung up a moment before the answer was written.
+            self.hang_ups += 1
+            raise asyncio.CancelledError from None
         if not response.prepared:
             response.headers["Date"] = self._date()
         return response

@@ -463,7 +463,9 @@ async def test_a_refused_key_asks_for_a_new_one(
         if own.get("external_llm_base_url"):
             own = {"external_llm_base_url": other.url}
         external = {"external_llm_model": "llama3.2:70b", **own}
-        entry = await make_entry(ollama.url, external_llm=external)
+        # The key of the entry is right if the role has one of its own.
+        keys = {"llm_api_key": "right"} if own else {}
+        entry = await make_entry(ollama.url, external_llm=external, **keys)
         (subentry,) = entry.get_subentries_of_type("external_llm")
         tool = ExternalLLMTool(home, merged_config(entry, subentry))
         # Home Assistant shows one such dialog at a time for an entry.

@@ -11,6 +11,7 @@ from custom_components.home_agent.const import DOMAIN
 from custom_components.home_agent.servers.errors import NotSupported
 from tests.conftest import MakeEntry, call_action
 from tests.servers import OllamaStandIn, OpenAIStandIn, StandInModel
+from tests.servers.stand_in import Fault
 
 CLOUD_MODEL = "gpt-oss:120b-cloud"
 LOCAL_MODEL = "llama3.2:70b"
@@ -122,3 +123,41 @@ async def test_a_server_on_the_internet(
     )
     assert await call_action(home, "load_model") == {"models": []}
     assert openai.sent("/v1/chat/completions") == []
+
+
+async def test_a_connection_that_was_closed_meanwhile(
+    home: HomeAssistant, ollama: OllamaStandIn, make_entry: MakeEntry
+) -> None:
+    """The load is sent once more, as a question is."""
+    await make_entry(ollama.url, conversation={"llm_model": LOCAL_MODEL})
+    await home.async_block_till_done(wait_background_tasks=True)
+    ollama.faults.append(Fault(hang_up_after=0))
+    result = await call_action(home, "load_model")
+    assert [item["model"] for item in result["models"]] == [LOCAL_MODEL]
+    assert loads(ollama) == [LOCAL_MODEL] * 2
+
+
+@pytest.mark.usefixtures("cloud_model")
+async def test_the_device_of_a_server(
+    home: HomeAssistant, ollama: OllamaStandIn, make_entry: MakeEntry
+) -> None:
+    """It stands for all models on this server that run on the user's own machine."""
+    async with OllamaStandIn() as other:
+        await make_entry(other.url, conversation={})
+        await home.async_block_till_done(wait_background_tasks=True)
+        host = ollama.url.removeprefix("http://")
+        (device,) = (
+            device
+            for entry in home.config_entries.async_entries(DOMAIN)
+            for device in dr.async_entries_for_config_entry(
+                dr.async_get(home), entry.entry_id
+            )
+            if device.model == "Ollama" and host in (device.name or "")
+        )
+        result = await call_action(home, "load_model", device_id=device.id)
+        assert [item["model"] for item in result["models"]] == [LOCAL_MODEL]
+        assert loads(other) == []
+        await home.services.async_call(
+            DOMAIN, "unload_model", {"device_id": device.id}, blocking=True
+        )
+        assert not ollama.loaded(LOCAL_MODEL)

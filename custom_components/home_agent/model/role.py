@@ -185,23 +185,33 @@ class ModelRole:
         model_uses(self._hass).save_soon()
 
     def learn_tokens(
-        self, characters: int, tokens: int | None, wanted_characters: int = 0
+        self,
+        characters: int,
+        tokens: int | None,
+        wanted_characters: int = 0,
+        excess_characters: int = 0,
     ) -> None:
         """Learn from a prompt of which the server has reported the tokens.
 
-        wanted_characters is the length of the prompt before it was shortened to fit.
+        wanted_characters is the length of the prompt before it was shortened to fit;
+        excess_characters of it do not count for its size (see Turn).
         """
         limit = self.use.context_length or self.num_ctx
         self.use.token_estimate.learn(characters, tokens, limit)
         if self.subentry_id is not None and tokens and characters:
-            wanted = max(1.0, wanted_characters / characters)
-            self.use.note_prompt(PromptSized(self.subentry_id, round(wanted * tokens)))
+            counted = max(characters, wanted_characters) - excess_characters
+            size = round(max(counted, 0) / characters * tokens)
+            self.use.note_prompt(PromptSized(self.subentry_id, size))
 
-    def note_refused_prompt(self, characters: int) -> None:
-        """Store that the server has refused a prompt as too long."""
+    def note_refused_prompt(self, characters: int, excess_characters: int = 0) -> None:
+        """Store that the server has refused a prompt as too long.
+
+        If it has excess_characters, its estimated size without them counts.
+        """
         if self.subentry_id is not None:
-            tokens = self.use.token_estimate.tokens(characters)
-            self.use.note_prompt(PromptSized(self.subentry_id, tokens, is_refused=True))
+            tokens = self.use.token_estimate.tokens(characters - excess_characters)
+            is_refused = not excess_characters
+            self.use.note_prompt(PromptSized(self.subentry_id, tokens, is_refused))
 
     def keep_alive_to_send(self, own: KeepAlive) -> KeepAlive:
         """Return the longest keep_alive of all roles that share the model.

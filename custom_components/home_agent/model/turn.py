@@ -35,7 +35,8 @@ class Turn:
 
     prefix_key is the key of the prompt prefix that the server has evaluated at the end
     of the turn, None if that is not known. wanted_characters is the length of the
-    prompt before it was shortened to fit the context.
+    prompt before it was shortened to fit the context, excess_characters of it are those
+    by which messages of the user are longer than usual: no setting makes room for them.
 
     Each request is sent with the longest keep_alive of all roles that share the model.
     If that is 0, the model nevertheless stays loaded until the turn has ended: a
@@ -52,6 +53,7 @@ class Turn:
         self._unloads_on: ModelServer | None = None
         self.prefix_key: int | None = None
         self.wanted_characters = 0
+        self.excess_characters = 0
 
     def __enter__(self) -> Self:
         """Count the turn as running."""
@@ -213,7 +215,7 @@ class Turn:
             except ModelServerError as err:
                 if isinstance(err, PromptTooLong) and characters is not None:
                     wanted = max(characters, self.wanted_characters)
-                    self._role.note_refused_prompt(wanted)
+                    self._role.note_refused_prompt(wanted, self.excess_characters)
                 if isinstance(err, ModelNotFound):
                     err.set_model(self._role.model)
                 if server.is_keep_alive_refusal(err):
@@ -262,7 +264,12 @@ class Turn:
         """Record and log the end of an answer."""
         stats = answer.stats or ChatStats()
         self._record.add_answer(stats)
-        self._role.learn_tokens(characters, stats.prompt_tokens, self.wanted_characters)
+        self._role.learn_tokens(
+            characters,
+            stats.prompt_tokens,
+            self.wanted_characters,
+            self.excess_characters,
+        )
         _LOGGER.debug(
             "%s answer from %s after %.2f s: finish reason %s, tools %s,"
             " %s prompt tokens (%s cached), %s completion tokens, loaded in %s s",

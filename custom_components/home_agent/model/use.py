@@ -60,7 +60,8 @@ _UNLOADED_KEY: Final = "unloaded_by_user"
 class PromptSized:
     """The size of the last prompt of a subentry, as the server counted it.
 
-    tokens is the size before the prompt was shortened to fit, scaled from the count.
+    tokens is the size before the prompt was shortened to fit, scaled from the count and
+    without what overlong messages of the user add.
     is_refused is true if the server refused the prompt as too long; tokens is an
     estimate then.
     """

@@ -1,8 +1,11 @@
 """Whether a prompt fits the context of its model, known before it is sent."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 import logging
 from typing import Final
+
+from homeassistant.components import conversation
 
 from ..model.role import ModelRole
 from ..servers.errors import ModelServerError
@@ -14,11 +17,26 @@ _LOGGER = logging.getLogger(__name__)
 ROOM_FOR_AN_ANSWER: Final = 512
 # Below this share of the room an estimate is enough, and the server need not count.
 CLEARLY_FITS: Final = 0.7
+# The length of a message of the user that an agent must have room for: people speak, or
+# write some sentences.
+USUAL_CHARACTERS: Final = 1000
 
 
 def prompt_room(context_size: int) -> int:
     """Return how many tokens of a context are there for the prompt."""
     return context_size - min(ROOM_FOR_AN_ANSWER, context_size // 4)
+
+
+def excess_characters(contents: Iterable[conversation.Content]) -> int:
+    """Return by how many characters messages of the user are longer than usual.
+
+    One pasted text is no reason to change the settings of an agent.
+    """
+    return sum(
+        max(len(content.content) - USUAL_CHARACTERS, 0)
+        for content in contents
+        if isinstance(content, conversation.UserContent)
+    )
 
 
 @dataclass(frozen=True, slots=True)

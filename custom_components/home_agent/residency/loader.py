@@ -23,6 +23,7 @@ from ..servers.errors import (
     NotSupported,
 )
 from ..servers.messages import LoadRequest
+from ..servers.retry import async_may_retry
 from .background import SharedTask
 from .state import RECENT, ModelResidency
 
@@ -332,18 +333,25 @@ class ModelLoader:
             reason,
         )
         started = monotonic()
+        request = LoadRequest(
+            model=self._role.model,
+            keep_alive=keep_alive,
+            num_ctx=None if is_embedding else self._role.num_ctx,
+            embedding=is_embedding,
+        )
+        is_configured = self._role.is_configured(keep_alive)
         with (
             self._note_failure(is_load=True),
-            self._use.count_request(keep_alive, only_loads=True),
+            self._use.count_request(
+                keep_alive, only_loads=True, is_configured=is_configured
+            ),
         ):
-            await server.load(
-                LoadRequest(
-                    model=self._role.model,
-                    keep_alive=keep_alive,
-                    num_ctx=None if is_embedding else self._role.num_ctx,
-                    embedding=is_embedding,
-                )
-            )
+            try:
+                await server.load(request)
+            except ModelServerError as err:
+                if not await async_may_retry(err):
+                    raise
+                await server.load(request)
         seconds = monotonic() - started
         if self.residency.coordinator.lists_models:
             await self.residency.coordinator.async_refresh()

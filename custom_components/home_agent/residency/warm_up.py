@@ -31,7 +31,7 @@ from .checks.models_do_not_fit import (
 )
 from .loader import ModelLoader
 from .primer import Primer
-from .state import ResidencyEvent
+from .state import ModelResidency, ResidencyEvent
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -245,22 +245,31 @@ class WarmUp:
                 self._retry_in = RETRY_FIRST
 
     async def _async_load_by_priority(self) -> None:
-        """Load and prime models until all are loaded or one does not fit."""
+        """Load and prime models until all are loaded or one does not fit.
+
+        The server is asked whether it has each of them in any case.
+        """
         kept: list[ModelLoader] = []
         wanted = [loader.residency for loader in self._kept_ready]
+        do_all_fit = True
         for loader in self._loaders:
-            if is_known_not_to_fit(loader.residency, wanted):
+            is_known = is_known_not_to_fit(loader.residency, wanted)
+            if not await self._async_has_model(loader):
+                continue
+            if is_known or not do_all_fit:
                 _LOGGER.debug(
                     "Not loading %s: it does not fit in memory with %s",
                     loader.residency.role.model,
                     ", ".join(other.residency.role.model for other in kept),
                 )
-                return
+                do_all_fit = False
+                continue
             if not await self._async_load(loader):
                 continue
             if lost := [other for other in kept if other.residency.was_pushed_out]:
                 await self._async_make_room(loader, lost)
-                return
+                do_all_fit = False
+                continue
             await self._async_prime(loader)
             kept.append(loader)
 
@@ -285,30 +294,45 @@ class WarmUp:
             if await self._async_load(other):
                 await self._async_prime(other)
 
-    async def _async_load(self, loader: ModelLoader) -> bool:
-        """Check that the server has the model, and load it if it is to be kept ready.
+    async def _async_has_model(self, loader: ModelLoader) -> bool:
+        """Return whether the model may be loaded, and the server has it.
 
-        Return whether it is kept ready and loaded.
+        Raise or clear the repair for a missing model.
         """
         residency = loader.residency
-        model = residency.role.model
         if not residency.may_be_warmed or not self._is_enabled(loader):
             return False
         try:
             await loader.async_check_model()
-            check_model_missing(residency, None)
-            if not loader.keeps_ready:
-                return False
+        except ModelServerError as err:
+            self._note_failed_load(residency, err)
+            return False
+        check_model_missing(residency, None)
+        return True
+
+    async def _async_load(self, loader: ModelLoader) -> bool:
+        """Load a model if it is to be kept ready; return whether it is now."""
+        if not loader.keeps_ready:
+            return False
+        try:
             return await loader.async_keep_ready("Keep ready is on")
-        except ModelNotFound as err:
+        except ModelServerError as err:
+            self._note_failed_load(loader.residency, err)
+            return False
+
+    @callback
+    def _note_failed_load(
+        self, residency: ModelResidency, err: ModelServerError
+    ) -> None:
+        """Log why a load has failed; try again later unless the model is missing."""
+        model = residency.role.model
+        if isinstance(err, ModelNotFound):
             check_model_missing(residency, err)
             _LOGGER.warning("%s does not have the model %s", err.host, model)
-            return False
-        except ModelServerError as err:
-            _LOGGER.warning("Cannot load %s: %s", model, err.log_text)
-            self._has_warmed_up = False
-            self._schedule_retry()
-            return False
+            return
+        _LOGGER.warning("Cannot load %s: %s", model, err.log_text)
+        self._has_warmed_up = False
+        self._schedule_retry()
 
     async def _async_prime(self, loader: ModelLoader) -> None:
         """Prime a model once Home Assistant has started; a failure is a warning."""

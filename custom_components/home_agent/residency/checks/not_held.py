@@ -109,6 +109,8 @@ def _differing_time(
 ) -> str | None:
     """Return for how long the server keeps the model, None if that matches sent.
 
+    The text has no words, since it is shown in all languages: "≤" is "at most", and
+    "-1" is the keep_alive of a model that is never unloaded.
     model is None if it is not loaded. ended is when the last request of Home Agent
     was answered. If another client has used the model later with the same
     keep_alive, the expiry is later; that is no mismatch.
@@ -119,7 +121,7 @@ def _differing_time(
         passed = (now - ended).total_seconds()
         if passed >= sent.length - tolerance:
             return None
-        return f"at most {_duration_text(passed)}"
+        return f"≤ {_duration_text(passed)}"
     if model.is_indefinite:
         return None if sent.length >= INDEFINITE.total_seconds() else "-1"
     if model.is_busy or model.is_loading or model.expires_at is None:

@@ -113,11 +113,13 @@ class PushedOutCheck:
         if connection.kind is not ServerKind.LM_STUDIO:
             return None
         entry = residency.entry
+        others: list[str] = []
         for subentry in entry.subentries.values():
             role = subentry_role(subentry)
             url = role_connection(merged_config(entry, subentry), role).url
             if subentry.data.get(role.key("model")) in evicted_by and server_id(
                 url
             ) == server_id(connection.url):
-                return {"keep_alive": "-1", "other_id": subentry.subentry_id}
-        return None
+                others.append(subentry.subentry_id)
+        # The data of an issue can hold no list.
+        return {"keep_alive": "-1", "other_ids": ",".join(others)} if others else None
