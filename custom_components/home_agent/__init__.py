@@ -1,6 +1,7 @@
 """Home Agent: a conversation agent on the user's own model servers."""
 
 from functools import partial
+import logging
 from typing import Any
 
 from homeassistant.config_entries import ConfigEntry, ConfigSubentry
@@ -60,6 +61,8 @@ from .servers.factory import connect
 from .servers.session import async_get_session
 from .services import async_setup_actions
 from .vector_db_manager import VectorDBManager
+
+_LOGGER = logging.getLogger(__name__)
 
 PLATFORMS = [
     Platform.AI_TASK,
