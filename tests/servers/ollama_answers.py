@@ -5,7 +5,7 @@ import json
 import re
 from typing import Any
 
-from .brain import Reply
+from .chat import Reply
 from .embedding import embed
 from .ollama_models import StandInModel
 

@@ -6,7 +6,8 @@ import json
 from typing import Any
 
 from . import ollama_answers as answers
-from .brain import ChatCall, Reply, RuleBrain, text_of
+from .brain import RuleBrain
+from .chat import ChatCall, Reply, text_of
 from .clock import Clock
 from .go_duration import keep_alive_seconds
 from .ollama_answers import Json
