@@ -52,6 +52,6 @@ class Form:
         """Wait until the dialog shows the step with this title."""
         expect(self.dialog.get_by_text(title, exact=True).first).to_be_visible()
 
-    def expect_text(self, text: str) -> None:
+    def expect_text(self, text: str | re.Pattern[str]) -> None:
         """Wait until the dialog shows a text."""
         expect(self.dialog.get_by_text(text).first).to_be_visible()

@@ -17,7 +17,7 @@ import aiohttp
 
 from scripts.home_assistant import Api, make_assistant, start
 
-from ..servers import ManualClock, OllamaStandIn
+from ..servers import OllamaStandIn
 
 FLOW = "/api/config/config_entries/flow"
 MODELS_PAGE = {
@@ -65,7 +65,6 @@ class House:
     """Home Assistant with the example home, and a model server for each test."""
 
     ollama: OllamaStandIn
-    clock: ManualClock
     api: Api
 
     def __init__(self, folder: Path) -> None:
@@ -182,6 +181,12 @@ class House:
         speech = answer["service_response"]["response"]["speech"]
         return str(speech["plain"]["speech"])
 
+    def search(self, query: str) -> dict[str, Any]:
+        """Return what the action that searches entities finds."""
+        path = "/api/services/home_agent/search_entities?return_response"
+        found: dict[str, Any] = self.post(path, {"query": query})["service_response"]
+        return found
+
     def make_assistant(self) -> None:
         """Let the Assist dialog use the agent."""
 
@@ -193,8 +198,7 @@ class House:
 
     def start_server(self, **options: Any) -> None:
         """Start a model server that has the models of the stand-in Ollama."""
-        self.clock = ManualClock()
-        self.ollama = OllamaStandIn(clock=self.clock, **options)
+        self.ollama = OllamaStandIn(**options)
         self.run(self.ollama.start())
 
     def clear(self) -> None:

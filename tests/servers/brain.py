@@ -136,4 +136,9 @@ def _which(
         if (item.device_class == device_class if is_contact else item.domain == kind)
     ]
     names = [item.name for item in of_kind if item.state == shown]
-    return f"{', '.join(names)}." if names else "None."
+    if not names:
+        return f"Nothing is {state}."
+    *others, last = names
+    if not others:
+        return f"{last} is {state}."
+    return f"{', '.join(others)} and {last} are {state}."

@@ -121,6 +121,14 @@ def tokens(text: str) -> list[str]:
     return re.findall(r"\w{1,4}|\S", text)
 
 
+def json_tokens(text: str) -> list[str]:
+    """Return JSON in pieces of about the size of tokens.
+
+    Tokenizers know the words of schemas, and runs of brackets and quotation marks.
+    """
+    return re.findall(r"\w+|[^\w\s]+", text)
+
+
 def ndjson(lines: list[Json]) -> list[bytes]:
     """Return lines of a stream as they are sent."""
     return [json.dumps(line).encode() + b"\n" for line in lines]

@@ -205,7 +205,7 @@ class OllamaEngine(StandIn):
 
         Ollama cuts a longer one without a word unless truncate is false.
         """
-        prompt = answers.tokens(json.dumps(body.get("tools") or []))
+        prompt = answers.json_tokens(json.dumps(body.get("tools") or []))
         for message in body["messages"]:
             prompt += answers.tokens(f"{message.get('role')} {text_of(message)}")
         if len(prompt) > resident.num_ctx and not body.get("truncate", True):

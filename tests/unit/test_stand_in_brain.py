@@ -175,10 +175,10 @@ def test_commands_that_follow(sentences: tuple[str, ...], expected: ToolUse) -> 
             "Office Temperature is 22.1 °C.",
         ),
         (("how warm is it in the office?",), "Office Temperature is 22.1 °C."),
-        (("is any window open?",), "Bedroom Window."),
-        (("which lights are on?",), "Counter Light."),
+        (("is any window open?",), "Bedroom Window is open."),
+        (("which lights are on?",), "Counter Light is on."),
         (("is the front door locked?",), "Front Door is locked."),
-        (("is any window open in the bathroom?",), "None."),
+        (("is any window open in the bathroom?",), "Nothing is open."),
     ],
 )
 def test_questions(sentences: tuple[str, ...], answer: str) -> None:
