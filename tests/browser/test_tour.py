@@ -11,7 +11,7 @@ from .test_use import ask, device_id
 
 SIZE: ViewportSize = {"width": 1100, "height": 760}
 TALL: ViewportSize = {"width": 1100, "height": 1000}
-PHONE: ViewportSize = {"width": 460, "height": 860}
+PHONE: ViewportSize = {"width": 430, "height": 860}
 # So that a page of GitHub loads quickly.
 MAX_BYTES = 150_000
 
