@@ -66,7 +66,8 @@ def test_a_refused_keep_alive_of_a_request(house: House, open_page: OpenPage) ->
 def test_a_missing_model(house: House, open_page: OpenPage) -> None:
     """The fix downloads the model."""
     house.set_up({"llm_model": PRIMARY, "llm_keep_alive": "5m"})
-    house.wait_until(lambda: house.ollama.loaded(PRIMARY) is not None)
+    # A model that is loaded and has answered is deleted.
+    house.ask("hello")
     del house.ollama.models[PRIMARY]
     house.ollama.library[PRIMARY] = StandInModel(PRIMARY)
     house.ask("hello")
