@@ -7,9 +7,18 @@ Each test saves what it saw in .browser/, named after the test.
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
+import re
+from shutil import which
 from typing import Any
 
-from playwright.sync_api import Browser, Page, ViewportSize, expect, sync_playwright
+from playwright.sync_api import (
+    Browser,
+    BrowserContext,
+    Page,
+    ViewportSize,
+    expect,
+    sync_playwright,
+)
 import pytest
 
 from scripts.home_assistant import ROOT
@@ -39,61 +48,79 @@ def _integration() -> None:
 
 @pytest.fixture(scope="session")
 def running_house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
-    """Return Home Assistant with the example home, and a stand-in Ollama."""
+    """Return Home Assistant with the example home."""
     with House(tmp_path_factory.mktemp("home")) as house:
         yield house
 
 
 @pytest.fixture
 def house(running_house: House) -> Iterator[House]:
-    """Return the house without an entry of Home Agent."""
+    """Return the house with a model server, without an entry of Home Agent."""
+    running_house.start_server()
     yield running_house
     running_house.clear()
 
 
 @pytest.fixture(scope="session")
 def browser() -> Iterator[Browser]:
-    """Return Debian's Chromium."""
+    """Return the Chromium or Chrome that is installed."""
     PICTURES.mkdir(exist_ok=True)
     expect.set_options(timeout=20_000)
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(
-            executable_path="/usr/bin/chromium", args=list(FLAGS)
+            executable_path=which("chromium") or which("google-chrome"),
+            args=list(FLAGS),
         )
         yield browser
         browser.close()
 
 
+@pytest.fixture(scope="session")
+def signed_in(browser: Browser) -> Iterator[BrowserContext]:
+    """Return a window whose pages share their cache, and what is in it."""
+    context = browser.new_context(viewport=DESKTOP)
+    yield context
+    context.close()
+
+
 @pytest.fixture
 def open_page(
-    house: House, browser: Browser, request: pytest.FixtureRequest
+    house: House,
+    browser: Browser,
+    signed_in: BrowserContext,
+    request: pytest.FixtureRequest,
 ) -> Iterator[OpenPage]:
-    """Return a function that opens a page of Home Assistant, signed in.
+    """Return a function that opens a page of Home Assistant.
 
-    A picture of each page is saved when the test ends.
+    Options are those of a window of its own. A picture of each page is saved when
+    the test ends.
     """
-    contexts = []
+    pages: list[Page] = []
 
     def open_page(path: str = "/", **options: Any) -> Page:
-        context = browser.new_context(**{"viewport": DESKTOP, **options})
+        context = signed_in
+        if options:
+            context = browser.new_context(**{"viewport": DESKTOP, **options})
         context.set_default_timeout(20_000)
-        contexts.append(context)
         page = context.new_page()
+        pages.append(page)
         page.goto(house.api.url + path)
         return page
 
     yield open_page
-    for number, context in enumerate(contexts):
-        for page in context.pages:
-            suffix = f"_{number}" if number else ""
-            take_picture(page, f"{request.node.name}{suffix}")
-        context.close()
+    for number, page in enumerate(pages):
+        suffix = f"_{number}" if number else ""
+        take_picture(page, f"{request.node.name}{suffix}")
+        page.close()
+        if page.context is not signed_in:
+            page.context.close()
 
 
 def take_picture(page: Page, name: str) -> Path:
     """Save what a page shows, and return the file."""
     # The animations of dialogs take a moment.
     page.wait_for_timeout(400)
-    path = PICTURES / f"{name.removeprefix('test_')}.png"
+    name = re.sub(r"[^a-z0-9]+", "_", name.removeprefix("test_").lower()).strip("_")
+    path = PICTURES / f"{name}.png"
     page.screenshot(path=path, animations="disabled")
     return path

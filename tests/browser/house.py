@@ -17,7 +17,7 @@ import aiohttp
 
 from scripts.home_assistant import Api, make_assistant, start
 
-from ..servers import ManualClock, OllamaStandIn, RuleBrain
+from ..servers import OllamaStandIn
 
 FLOW = "/api/config/config_entries/flow"
 MODELS_PAGE = {
@@ -42,11 +42,29 @@ def free_port() -> int:
         return port
 
 
+def _with_changes(
+    schema: list[dict[str, Any]], changes: dict[str, Any]
+) -> dict[str, Any]:
+    """Return what a form shows, with changes."""
+    values: dict[str, Any] = {}
+    for item in schema:
+        name = item["name"]
+        if item.get("type") == "expandable":
+            values[name] = _with_changes(item["schema"], changes)
+        elif name in changes:
+            values[name] = changes[name]
+        else:
+            shown = (item.get("description") or {}).get("suggested_value")
+            value = item.get("default") if shown is None else shown
+            if value is not None:
+                values[name] = value
+    return values
+
+
 class House:
-    """Home Assistant with the example home, and the model server in it."""
+    """Home Assistant with the example home, and a model server for each test."""
 
     ollama: OllamaStandIn
-    clock: ManualClock
     api: Api
 
     def __init__(self, folder: Path) -> None:
@@ -57,24 +75,20 @@ class House:
         self._stack = AsyncExitStack()
 
     def __enter__(self) -> Self:
-        """Start both."""
+        """Start Home Assistant."""
         self._thread.start()
         self.run(self._start())
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Stop both."""
+        """Stop it."""
         self.run(self._stack.aclose())
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
 
     async def _start(self) -> None:
-        """Start the model server and Home Assistant."""
+        """Start Home Assistant with the example home."""
         session = await self._stack.enter_async_context(aiohttp.ClientSession())
-        self.clock = ManualClock()
-        self.ollama = await self._stack.enter_async_context(
-            OllamaStandIn(clock=self.clock)
-        )
         self.api, _ = await start(
             self._stack, session, self._folder, port=free_port(), is_large=False
         )
@@ -137,6 +151,42 @@ class House:
         assert result["type"] == "create_entry", result
         self.wait_until(lambda: self.entries()[0]["state"] == "loaded")
 
+    def reconfigure(self, subentry_type: str, **changes: Any) -> None:
+        """Change settings of the first subentry of a type, in its dialog."""
+        (entry,) = self.entries()
+        subentry = next(
+            item for item in self.subentries() if item["subentry_type"] == subentry_type
+        )
+        flow = "/api/config/config_entries/subentries/flow"
+        form = self.post(
+            flow,
+            {
+                "handler": [entry["entry_id"], subentry_type],
+                "subentry_id": subentry["subentry_id"],
+            },
+        )
+        if form["step_id"] == "server":
+            form = self.post(f"{flow}/{form['flow_id']}", {})
+        values = _with_changes(form["data_schema"], changes)
+        result = self.post(f"{flow}/{form['flow_id']}", values)
+        assert result["reason"] == "reconfigure_successful", result
+        self.wait_until(lambda: self.entries()[0]["state"] == "loaded")
+
+    def ask(self, sentence: str) -> str:
+        """Return the answer of the agent."""
+        answer = self.post(
+            "/api/services/conversation/process?return_response",
+            {"text": sentence, "agent_id": "conversation.home_agent"},
+        )
+        speech = answer["service_response"]["response"]["speech"]
+        return str(speech["plain"]["speech"])
+
+    def search(self, query: str) -> dict[str, Any]:
+        """Return what the action that searches entities finds."""
+        path = "/api/services/home_agent/search_entities?return_response"
+        found: dict[str, Any] = self.post(path, {"query": query})["service_response"]
+        return found
+
     def make_assistant(self) -> None:
         """Let the Assist dialog use the agent."""
 
@@ -146,25 +196,17 @@ class House:
 
         self.run(make())
 
+    def start_server(self, **options: Any) -> None:
+        """Start a model server that has the models of the stand-in Ollama."""
+        self.ollama = OllamaStandIn(**options)
+        self.run(self.ollama.start())
+
     def clear(self) -> None:
-        """Remove the entries, and make the model server as new."""
-        flows = self.command("config_entries/flow/progress")
-        for flow in flows:
-            self.run(self.api.delete(f"{FLOW}/{flow['flow_id']}"))
+        """Remove the entries of Home Agent, and stop the model server."""
         for entry in self.entries():
             path = f"/api/config/config_entries/entry/{entry['entry_id']}"
             self.run(self.api.delete(path))
-        self.soon(self._clear_server)
-
-    def _clear_server(self) -> None:
-        """Forget what tests did to the model server."""
-        ollama = self.ollama
-        ollama.release()
-        ollama.faults.clear()
-        ollama.requests.clear()
-        ollama.brain = RuleBrain()
-        for name in list(ollama.memory.residents):
-            ollama.memory.unload(name)
+        self.run(self.ollama.stop())
 
     @staticmethod
     def wait_until(is_true: Callable[[], bool], seconds: float = 20) -> None:

@@ -14,5 +14,5 @@ async def test_turn_on_a_light(
     calls = async_mock_service(home, "light", "turn_on")
     await make_entry(ollama.url, conversation={})
     result = await say(home, "turn on the kitchen light")
-    assert speech(result) == "Done."
+    assert speech(result) == "Done: Kitchen Light."
     assert [call.data["entity_id"] for call in calls] == [["light.kitchen_light"]]

@@ -78,7 +78,7 @@ async def test_a_run_streams_and_acts(
     events = await run_pipeline(socket, pipeline_id, "turn on the reading lamp")
     (end,) = events["intent-end"]
     response = end["intent_output"]["response"]
-    assert response["speech"]["plain"]["speech"] == "Done."
+    assert response["speech"]["plain"]["speech"] == "Done: Reading Lamp."
     assert [call.data["entity_id"] for call in calls] == [["light.reading_lamp"]]
     assert end["processed_locally"] is False
 

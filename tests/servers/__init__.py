@@ -1,6 +1,7 @@
 """Stand-ins for model servers: real HTTP on loopback, for the tests and the demo."""
 
-from .brain import ChatCall, Reply, RuleBrain, ToolUse
+from .brain import RuleBrain
+from .chat import ChatCall, Reply, ToolUse
 from .clock import Clock, ManualClock
 from .ollama import OllamaStandIn, StandInModel
 from .openai import OpenAIStandIn

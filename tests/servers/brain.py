@@ -2,72 +2,37 @@
 
 from collections import deque
 from collections.abc import Iterable
-from dataclasses import dataclass, field
 import json
 import re
 from typing import Any
 
+from .chat import ChatCall, Reply, text_of
+from .commands import QUESTION, question_of, tool_uses
+from .home_in_text import (
+    CLASSES,
+    CONTACTS,
+    KINDS,
+    Thing,
+    best_thing,
+    kind_of,
+    place_in,
+    things_in,
+    words_of,
+)
 
-@dataclass(frozen=True)
-class ToolUse:
-    """A tool call of a reply; arguments may be a broken text for a test."""
-
-    name: str
-    arguments: dict[str, Any] | str = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Reply:
-    """What a model says.
-
-    chunks are the pieces of the content in a stream; without them each word is one.
-    """
-
-    content: str = ""
-    thinking: str = ""
-    tools: tuple[ToolUse, ...] = ()
-    chunks: tuple[str, ...] | None = None
-    finish_reason: str = "stop"
-    logprobs: tuple[tuple[str, float], ...] = ()
-
-    def pieces(self) -> list[str]:
-        """Return the content as it is streamed, word by word."""
-        if self.chunks is not None:
-            return list(self.chunks)
-        return re.findall(r"\S+\s*", self.content)
-
-
-@dataclass(frozen=True)
-class ChatCall:
-    """A request to a stand-in, in one form for every API."""
-
-    model: str
-    messages: list[dict[str, Any]]
-    tools: list[str]
-
-    @property
-    def last(self) -> dict[str, Any]:
-        """Return the newest message."""
-        return self.messages[-1] if self.messages else {"role": "user", "content": ""}
-
-    def tool(self, suffix: str) -> str | None:
-        """Return the offered tool with a name that ends so."""
-        return next((name for name in self.tools if name.endswith(suffix)), None)
-
-
-def text_of(message: dict[str, Any]) -> str:
-    """Return the text of a message, also where it has parts."""
-    content = message.get("content") or ""
-    if isinstance(content, list):
-        return " ".join(part.get("text", "") for part in content)
-    return str(content)
+_HELP = (
+    "I am a stand-in without a model. I can turn things on and off, dim lights and"
+    " read sensors."
+)
 
 
 class RuleBrain:
-    """Gives its scripted replies first, and then understands simple commands.
+    """Gives its scripted replies first, and then understands simple sentences.
 
-    "turn on the kitchen light", "set the desk lamp to 40 percent", "what is the
-    temperature in the bedroom", "ask the other model ...", "find ...".
+    "turn on the kitchen light", "close all blinds on the ground floor", "turn
+    everything off", "set the desk lamp to 40 percent", "what is the temperature in the
+    bedroom", and then "and in the office", "is any window open", "ask the other model
+    ...", "find ...".
     """
 
     def __init__(self, replies: Iterable[Reply] = ()) -> None:
@@ -80,66 +45,11 @@ class RuleBrain:
             return self.replies.popleft()
         if call.last.get("role") == "tool":
             return _after_tool(call)
-        # The context attached to a question stands in front of it.
-        text = text_of(call.last).rpartition("\n\n")[2]
-        uses = [
-            use
-            for command in re.split(r"\band\b|,", text)
-            if (use := _tool_use(call, command.strip(" .!?")))
-        ]
-        if uses:
+        if uses := tool_uses(call):
             return Reply(tools=tuple(uses))
-        if re.match(r"(hi|hello|good \w+)\b", text.strip(), re.IGNORECASE):
+        if re.match(r"(hi|hello|good \w+)\b", question_of(call), re.IGNORECASE):
             return Reply("Hello! What can I do for you?")
-        return Reply(
-            "I am a stand-in without a model. I can turn things on and off, dim"
-            " lights and read sensors."
-        )
-
-
-def _tool_use(call: ChatCall, command: str) -> ToolUse | None:
-    """Return the tool call that a command asks for."""
-    ask = re.match(r"(?:ask|let) (?:the )?(.+)", command, re.IGNORECASE)
-    if ask and (name := call.tool("ask_external_llm")):
-        return ToolUse(name, {"prompt": ask[1]})
-    find = re.match(r"(?:find|search for) (.+)", command, re.IGNORECASE)
-    if find and (name := call.tool("search_entities")):
-        return ToolUse(name, {"query": find[1]})
-    dim = re.search(r"(?:set|dim) (?:the )?(.+?) to (\d+)", command, re.IGNORECASE)
-    if dim and (name := call.tool("HassLightSet")):
-        return ToolUse(name, {**_target(call, dim[1]), "brightness": int(dim[2])})
-    pattern = r"(?:turn|switch) (on|off) (?:the )?(.+)|(?:turn|switch) (.+) (on|off)$"
-    if switch := re.search(pattern, command, re.IGNORECASE):
-        is_on = (switch[1] or switch[4]).lower() == "on"
-        if name := call.tool("HassTurnOn" if is_on else "HassTurnOff"):
-            return ToolUse(name, _target(call, switch[2] or switch[3]))
-    question = re.match(r"(what|how|is|are|which)\b", command, re.IGNORECASE)
-    for suffix, arguments in (
-        ("GetLiveContext", {}),
-        ("search_entities", {"query": command}),
-    ):
-        if question and (name := call.tool(suffix)):
-            return ToolUse(name, arguments)
-    return None
-
-
-def _target(call: ChatCall, words: str) -> dict[str, Any]:
-    """Return the arguments that name an entity of the prompt or of the question."""
-    text = "\n".join((text_of(call.messages[0]), text_of(call.last)))
-    names = [
-        name.strip().strip("'\"")
-        for line in re.findall(r"names: (.+)|^- (.+?) \(", text, re.MULTILINE)
-        for name in "".join(line).split(",")
-    ]
-    wanted = set(words.lower().removeprefix("the ").split())
-    best = max(names, key=lambda name: _overlap(wanted, name), default=words)
-    return {"name": best if _overlap(wanted, best) > 0 else words}
-
-
-def _overlap(wanted: set[str], name: str) -> float:
-    """Return how well a name fits some words."""
-    have = set(name.lower().split())
-    return len(wanted & have) - 0.1 * len(have - wanted)
+        return Reply(_HELP)
 
 
 def _after_tool(call: ChatCall) -> Reply:
@@ -149,39 +59,86 @@ def _after_tool(call: ChatCall) -> Reply:
         if message.get("role") != "tool":
             break
         results.append(text_of(message))
-    for result in results:
-        try:
-            data = json.loads(result)
-        except ValueError:
-            continue
-        # The form of Home Assistant's own integrations: {"data": ..., "error": bool}.
-        if isinstance(data, dict) and isinstance(data.get("data"), dict):
-            data = data["data"]
-        if isinstance(data, dict) and (error := data.get("error")):
+    done: list[str] = []
+    for result in reversed(results):
+        data = _data(result)
+        if error := data.get("error"):
             return Reply(f"That did not work: {data.get('error_text') or error}")
-        if isinstance(data, dict) and (answer := data.get("answer")):
+        if answer := data.get("answer"):
             return Reply(f"The other model says: {answer}")
-        if isinstance(data, dict) and (found := data.get("entities")):
+        if found := data.get("entities"):
             names = ", ".join(", ".join(item["names"]) for item in found[:3])
             return Reply(f"I found {names}.")
-    question = next(
-        (text_of(m) for m in reversed(call.messages) if m.get("role") == "user"), ""
-    )
-    if re.match(r"(what|how|is|are|which)\b", question.strip(), re.IGNORECASE):
-        return Reply(_read_sensor(results[0], question))
-    return Reply("Done.")
+        done += [
+            str(item["name"])
+            for item in data.get("success") or ()
+            if item.get("type") == "entity"
+        ]
+    question = question_of(call)
+    if QUESTION.match(question):
+        return Reply(_state_answer(results[0], question))
+    return Reply(_done(done))
 
 
-def _read_sensor(result: str, question: str) -> str:
-    """Return the line of a live context that fits a question best."""
-    wanted = set(re.findall(r"\w+", question.lower()))
-    best, best_state, name = 0.0, "", ""
-    current = ""
-    for line in result.replace("\\n", "\n").splitlines():
-        if match := re.search(r"names: (.+)", line):
-            current = match[1].strip("'\" ")
-        elif match := re.search(r"state: (.+)", line):
-            score = _overlap(wanted, current)
-            if score > best:
-                best, best_state, name = score, match[1].strip("'\" "), current
-    return f"{name} is {best_state}." if name else "I do not know."
+def _data(result: str) -> dict[str, Any]:
+    """Return the result of a tool, {} if it is no JSON object.
+
+    The form of Home Assistant's own integrations has the result in data:
+    {"data": ..., "error": bool}; that of an intent has it there too.
+    """
+    try:
+        data = json.loads(result)
+    except ValueError:
+        return {}
+    while isinstance(data, dict) and isinstance(data.get("data"), dict):
+        data = data["data"]
+    return data if isinstance(data, dict) else {}
+
+
+def _done(names: list[str]) -> str:
+    """Return what was done, with the names of the entities where they are few."""
+    if not names:
+        return "Done."
+    if len(names) > 4:
+        return f"Done: {len(names)} devices."
+    return f"Done: {', '.join(names)}."
+
+
+def _state_answer(result: str, question: str) -> str:
+    """Return what a live context says about a question."""
+    data = _data(result).get("result")
+    things = things_in(data if isinstance(data, str) else result.replace("\\n", "\n"))
+    words = words_of(question)
+    place = place_in(question, things)
+    if area := place.get("area"):
+        things = [thing for thing in things if area in thing.areas]
+    wanted = next((word for word in words if word in ("on", "off", "open")), None)
+    kind, device_class = kind_of(words, KINDS), kind_of(words, CLASSES)
+    is_of_many = bool(kind or device_class in CONTACTS) and "the" not in words[:2]
+    if wanted and is_of_many:
+        return _which(things, wanted, kind, device_class)
+    of_class = [item for item in things if item.device_class == device_class]
+    things = of_class or things
+    thing = best_thing(words, things) or (things[0] if area and things else None)
+    return f"{thing.name} is {thing.shown}." if thing else "I do not know."
+
+
+def _which(
+    things: list[Thing], state: str, kind: str | None, device_class: str | None
+) -> str:
+    """Return which entities of a kind are on, off or open."""
+    # The contact of a window is on while the window is open.
+    is_contact = device_class in CONTACTS
+    shown = "on" if state == "open" and is_contact else state
+    of_kind = [
+        item
+        for item in things
+        if (item.device_class == device_class if is_contact else item.domain == kind)
+    ]
+    names = [item.name for item in of_kind if item.state == shown]
+    if not names:
+        return f"Nothing is {state}."
+    *others, last = names
+    if not others:
+        return f"{last} is {state}."
+    return f"{', '.join(others)} and {last} are {state}."

@@ -5,7 +5,7 @@ import json
 import re
 from typing import Any
 
-from .brain import Reply
+from .chat import Reply
 from .embedding import embed
 from .ollama_models import StandInModel
 
@@ -132,6 +132,14 @@ def vectors(model: StandInModel, texts: list[str], dimensions: int) -> list[Any]
 def tokens(text: str) -> list[str]:
     """Return a text in pieces of about the size of tokens."""
     return re.findall(r"\w{1,4}|\S", text)
+
+
+def json_tokens(text: str) -> list[str]:
+    """Return JSON in pieces of about the size of tokens.
+
+    Tokenizers know the words of schemas, and runs of brackets and quotation marks.
+    """
+    return re.findall(r"\w+|[^\w\s]+", text)
 
 
 def ndjson(lines: list[Json]) -> list[bytes]:

@@ -6,7 +6,8 @@ import json
 from typing import Any
 
 from . import ollama_answers as answers
-from .brain import ChatCall, Reply, RuleBrain, text_of
+from .brain import RuleBrain
+from .chat import ChatCall, Reply, text_of
 from .clock import Clock
 from .go_duration import keep_alive_seconds
 from .ollama_answers import Json
@@ -204,7 +205,7 @@ class OllamaEngine(StandIn):
 
         Ollama cuts a longer one without a word unless truncate is false.
         """
-        prompt = answers.tokens(json.dumps(body.get("tools") or []))
+        prompt = answers.json_tokens(json.dumps(body.get("tools") or []))
         for message in body["messages"]:
             prompt += answers.tokens(f"{message.get('role')} {text_of(message)}")
         if len(prompt) > resident.num_ctx and not body.get("truncate", True):

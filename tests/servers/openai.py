@@ -7,7 +7,8 @@ from typing import Any, Literal
 
 from aiohttp import web
 
-from .brain import ChatCall, Reply, RuleBrain, text_of
+from .brain import RuleBrain
+from .chat import ChatCall, Reply, text_of
 from .embedding import embed
 from .ollama_answers import top_logprobs
 from .stand_in import StandIn

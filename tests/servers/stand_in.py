@@ -35,7 +35,8 @@ class Fault:
     """What goes wrong with a request.
 
     An error status with a body, or a line in the middle of a stream, or a hang-up
-    after some bytes of the body.
+    after some bytes of the body, or a stream that waits after some lines until
+    release is called.
     """
 
     status: int = 0
@@ -43,6 +44,7 @@ class Fault:
     hang_up_after: int | None = None
     error_after_lines: int | None = None
     error_text: str = ""
+    hold_after_lines: int | None = None
 
 
 type Handler = Callable[[web.Request, dict[str, Any]], Awaitable[web.StreamResponse]]
@@ -139,6 +141,9 @@ class StandIn:
             if number == fault.error_after_lines:
                 await response.write(self.error_line(fault.error_text))
                 return response
+            if number == fault.hold_after_lines:
+                self.hold()
+                await self._gate.wait()
             if left is not None and left <= len(line):
                 await response.write(line[:left] or b"")
                 assert request.transport is not None

@@ -230,7 +230,7 @@ async def test_small_models_faults_are_repaired(
     )
     arguments = {"name": "Kitchen Light", "area": "", "domain": '["light"]'}
     ollama.brain.replies.append(Reply(tools=(ToolUse(name, arguments),)))
-    assert speech(await say(home, "Go")) == "Done."
+    assert speech(await say(home, "Go")) == "Done: Kitchen Light."
     assert calls[0].data["entity_id"] == ["light.kitchen_light"]
     # A text that only looks like a list stays what it is.
     ollama.brain.replies.append(

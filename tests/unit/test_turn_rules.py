@@ -14,7 +14,7 @@ import pytest
 
 from tests.conftest import MakeEntry, say, speech
 from tests.servers import OllamaStandIn, OpenAIStandIn
-from tests.servers.brain import Reply, ToolUse
+from tests.servers.chat import Reply, ToolUse
 from tests.servers.stand_in import Fault
 
 HAS_SILENT_RESPONSE = (MAJOR_VERSION, MINOR_VERSION) >= (2026, 11)

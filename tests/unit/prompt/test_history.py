@@ -17,7 +17,7 @@ from homeassistant.helpers import llm
 from custom_components.home_agent.prompt.history import History, TurnContext
 from tests.conftest import MakeEntry, say, speech
 from tests.servers import OllamaStandIn
-from tests.servers.brain import ChatCall, Reply, ToolUse
+from tests.servers.chat import ChatCall, Reply, ToolUse
 from tests.servers.stand_in import Fault
 
 

@@ -427,7 +427,7 @@ async def test_entities_give_way_first(
     """Then old rounds; the user is told once what would help."""
     for number in range(60):
         add(home, "light", f"Lamp number {number} with a rather long name", area="Hall")
-    options = {"llm_num_ctx": 2560, "retrieval_limit": 50, "llm_warm_up": True}
+    options = {"llm_num_ctx": 2048, "retrieval_limit": 50, "llm_warm_up": True}
     await make_entry(ollama.url, conversation=RETRIEVAL | options)
     await home.async_block_till_done(wait_background_tasks=True)
     ollama.requests.clear()
@@ -442,7 +442,7 @@ async def test_entities_give_way_first(
     assert 0 < counts[0] < 50
     rounds = [len(questions(messages)) for messages in chats(ollama)]
     assert min(rounds[1:]) < max(rounds) < 12
-    assert max(ollama.evaluated_tokens) <= 2560
+    assert max(ollama.evaluated_tokens) <= 2048
     # One repair, which stays: the next short prompt does not take it back.
     assert all(len(issues) == 1 for issues in told)
     # Messages that were sent once have not changed.

@@ -37,7 +37,7 @@ from custom_components.home_agent.servers.messages import (
 from custom_components.home_agent.servers.openai_compatible import (
     OpenAICompatibleServer,
 )
-from tests.servers.brain import Reply, ToolUse
+from tests.servers.chat import Reply, ToolUse
 from tests.servers.openai import OpenAIStandIn
 from tests.servers.others import (
     DockerModelRunnerStandIn,
