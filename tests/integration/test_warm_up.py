@@ -170,7 +170,7 @@ async def test_a_prompt_that_is_refused_says_why(
     ollama.models[PRIMARY] = StandInModel(PRIMARY, capabilities=("completion",))
     await make_entry(ollama.url, conversation=WARM)
     await settle(home)
-    assert f"Cannot prime {PRIMARY} with its prompt: RequestRefused" in (caplog.text)
+    assert f"Cannot prime {PRIMARY} with its prompt: ToolsNotSupported" in (caplog.text)
     assert "does not support tools" in caplog.text
 
 

@@ -425,7 +425,8 @@ async def test_errors_are_one_sentence_and_one_line(
     ollama.faults.extend([fault, fault])
     said = speech(await say(home, "Hello"))
     assert spoken in said
-    assert said.count(".") == 1
+    assert said.endswith(".")
+    assert ". " not in said
     lines = [r for r in caplog.records if "home_agent" in r.name and r.levelno >= 40]
     assert len(lines) == 1
     assert logged in lines[0].getMessage()

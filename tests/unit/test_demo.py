@@ -72,5 +72,5 @@ def test_the_demo_has_the_options_that_readme_names() -> None:
     named = set(re.findall(r"--[a-z][a-z-]+", part + demo.read_text()))
     assert {"--server", "--llama-cpp"} <= named
     for option in named - {"--demo"}:
-        value = ["http://127.0.0.1:1"] if option == "--server" else []
+        value = {"--server": ["http://127.0.0.1:1"], "--port": ["1"]}.get(option, [])
         assert parse_arguments([option, *value])

@@ -10,7 +10,7 @@ from custom_components.home_agent.const import DOMAIN, SUBENTRY_AI_TASK
 from tests.conftest import MakeEntry
 from tests.servers import OllamaStandIn
 
-VALUES = {"llm_model": "llama3.2:3b", "llm_keep_alive": "1h30m"}
+VALUES = {"llm_model": "qwen3:8b", "llm_keep_alive": "1h30m"}
 ADVANCED = {
     "llm_temperature": 0.5,
     "llm_top_p": 0.9,
@@ -65,10 +65,12 @@ async def test_add_and_change(
     assert (state := home.states.get(entity_id)) is not None
     assert state.state == "unknown"
     form = await start(home, entry, subentry_id=subentry.subentry_id)
-    result = await fill_in(home, form, llm_model="qwen3:8b", advanced=ADVANCED)
+    # This model cannot think.
+    advanced = ADVANCED | {"llm_think": "default"}
+    result = await fill_in(home, form, llm_model="llama3.2:3b", advanced=advanced)
     assert result["reason"] == "reconfigure_successful"
     subentry = entry.subentries[subentry.subentry_id]
-    assert dict(subentry.data) == {"llm_model": "qwen3:8b"} | ADVANCED
+    assert dict(subentry.data) == {"llm_model": "llama3.2:3b"} | advanced
 
 
 async def test_a_keep_alive_is_validated(

@@ -63,7 +63,8 @@ async def test_the_agent_gets_the_name_that_was_written(
     await browser.fill_in(llm_model="llama3.2:3b", name=" Jeeves ")
     await home.async_block_till_done()
     (entry,) = home.config_entries.async_entries(DOMAIN)
-    assert [sub.title for sub in entry.subentries.values()] == ["Jeeves"]
+    titles = [subentry.title for subentry in entry.subentries.values()]
+    assert titles == ["Jeeves", "Jeeves AI Task"]
     form = await browser.start([entry.entry_id, "conversation"])
     assert suggested(form)["name"] == "Home Agent"
     await browser.fill_in(llm_model="llama3.2:3b", name="Kitchen", advanced={})
@@ -72,7 +73,7 @@ async def test_the_agent_gets_the_name_that_was_written(
         await browser.start([entry.entry_id, "conversation"])
         await browser.fill_in(llm_model="llama3.2:3b", advanced={})
     await home.async_block_till_done()
-    agents = list(entry.subentries.values())
+    agents = list(entry.get_subentries_of_type("conversation"))
     assert [agent.title for agent in agents] == [
         *("Jeeves", "Kitchen", "llama3.2:3b", "llama3.2:3b 2"),
     ]

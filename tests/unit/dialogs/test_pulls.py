@@ -59,7 +59,7 @@ async def test_an_empty_ollama_is_set_up(home: HomeAssistant, browser: Dialogs) 
             *("qwen3:4b", "bge-m3"),
         ]
         (entry,) = home.config_entries.async_entries(DOMAIN)
-        assert len(entry.subentries) == 2
+        assert len(entry.subentries) == 3
         assert server.sent("/api/chat")[0]["keep_alive"] == "45m"
         assert home.states.get("conversation.home_agent")
 

@@ -335,12 +335,16 @@ async def test_with_another_api(
 
 
 async def test_a_missing_api_is_said(
-    home: HomeAssistant, ollama: OllamaStandIn, make_entry: MakeEntry
+    home: HomeAssistant,
+    ollama: OllamaStandIn,
+    make_entry: MakeEntry,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """As without retrieval."""
+    """As without retrieval; the log has its name."""
     gone = {"llm_hass_api": ["assist", "gone"]}
     await make_entry(ollama.url, conversation=RETRIEVAL | gone)
-    assert speech(await say(home, "Hello")) == "API gone not found"
+    assert "my tools have an error" in speech(await say(home, "Hello"))
+    assert "gone" in caplog.text
 
 
 async def test_an_assist_that_is_put_together_otherwise(
