@@ -150,7 +150,7 @@ def shows(home: HomeAssistant, subentry_id: str, model: LoadedModel | None) -> b
     residency, memory = state("residency"), state("memory")
     expires_at = dt_util.parse_datetime(state("loaded_until"))
     if model is None:
-        return (residency, memory, expires_at) == ("unloaded", "unknown", None)
+        return (residency, memory, expires_at) == ("unloaded", "0.0", None)
     if residency != "loaded" or expires_at is None or memory == "unknown":
         return False
     assert model.expires_at
