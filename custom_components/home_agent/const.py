@@ -53,6 +53,8 @@ CONF_EXTERNAL_LLM_WARM_UP: Final = "external_llm_warm_up"
 CONF_EXTERNAL_LLM_PROMPT: Final = "external_llm_prompt"
 CONF_EXTERNAL_LLM_TOOL_DESCRIPTION: Final = "external_llm_tool_description"
 CONF_EXTERNAL_LLM_CONVERSATION: Final = "external_llm_conversation"
+# Whether every agent with the Assist API gets the tool, of any integration.
+CONF_EXTERNAL_LLM_FOR_ALL_AGENTS: Final = "external_llm_for_all_agents"
 
 # The embedding model.
 CONF_EMBEDDING_BASE_URL: Final = "embedding_base_url"

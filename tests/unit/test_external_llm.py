@@ -14,10 +14,8 @@ import voluptuous as vol
 
 from custom_components.home_agent.model.role import merged_config
 from custom_components.home_agent.servers.errors import InvalidAuth, ModelServerError
-from custom_components.home_agent.tools.external_llm import (
-    ExternalLLMTool,
-    _CallCounter,
-)
+from custom_components.home_agent.tools.external_llm import ExternalLLMTool
+from custom_components.home_agent.tools.question import _CallCounter
 from tests.conftest import MakeEntry, say, speech
 from tests.servers import OllamaStandIn, OpenAIStandIn, Reply, ToolUse
 from tests.servers.stand_in import Fault

@@ -13,7 +13,6 @@ from homeassistant.data_entry_flow import section
 from homeassistant.generated.languages import LANGUAGES
 from homeassistant.helpers.selector import NumberSelector
 import pytest
-from pytest_homeassistant_custom_component.common import MockConfigEntry
 
 import custom_components.home_agent
 from custom_components.home_agent import button, sensor
@@ -185,7 +184,7 @@ def units(fields: forms.Fields) -> dict[str, str | None]:
 def test_figures_in_dialogs_have_units(hass: HomeAssistant) -> None:
     """Each number field has a translated unit, except pure numbers."""
     shown = {
-        **units(forms.conversation_fields(hass, MockConfigEntry(), ServerKind.OLLAMA)),
+        **units(forms.conversation_fields(hass, [], ServerKind.OLLAMA)),
         **units(forms.external_llm_fields(ServerKind.OLLAMA)),
         **units(forms.embedding_fields()),
     }

@@ -3,7 +3,6 @@
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
-from homeassistant.config_entries import ConfigEntry
 from homeassistant.const import CONF_LLM_HASS_API, CONF_NAME, CONF_PROMPT
 from homeassistant.core import HomeAssistant
 from homeassistant.data_entry_flow import section
@@ -25,6 +24,7 @@ from ..const import (
     CONF_EMBEDDING_SEARCH_TOOL,
     CONF_ENTITY_MODE,
     CONF_EXTERNAL_LLM_CONVERSATION,
+    CONF_EXTERNAL_LLM_FOR_ALL_AGENTS,
     CONF_EXTERNAL_LLM_PROMPT,
     CONF_EXTERNAL_LLM_TOOL_DESCRIPTION,
     CONF_EXTERNAL_LLMS,
@@ -39,7 +39,6 @@ from ..const import (
     DEFAULT_NUM_CTX,
     DEFAULT_RETRIEVAL_LIMIT,
     DEFAULT_RETRIEVAL_THRESHOLD,
-    SUBENTRY_EXTERNAL_LLM,
 )
 from ..keep_alive import default_keep_alive
 from ..model.role import THINK_OPTIONS, Role
@@ -220,13 +219,12 @@ def control_field(hass: HomeAssistant) -> Fields:
 
 
 def conversation_fields(
-    hass: HomeAssistant, entry: ConfigEntry[Any], kind: ServerKind
+    hass: HomeAssistant, externals: list[SelectOptionDict], kind: ServerKind
 ) -> Fields:
-    """Return the fields that only a conversation agent has."""
-    externals = [
-        SelectOptionDict(value=subentry.subentry_id, label=subentry.title)
-        for subentry in entry.get_subentries_of_type(SUBENTRY_EXTERNAL_LLM)
-    ]
+    """Return the fields that only a conversation agent has.
+
+    externals are the other models that it may ask.
+    """
     fields: Fields = control_field(hass) | {
         vol.Optional(CONF_PROMPT): TemplateSelector(),
         vol.Required(CONF_ENTITY_MODE, default=EntityMode.AUTOMATIC): select_field(
@@ -260,6 +258,9 @@ def ai_task_fields(kind: ServerKind) -> Fields:
 def external_llm_fields(kind: ServerKind) -> Fields:
     """Return the fields that only an external LLM has."""
     return {
+        vol.Required(
+            CONF_EXTERNAL_LLM_FOR_ALL_AGENTS, default=False
+        ): BooleanSelector(),
         vol.Required(
             CONF_EXTERNAL_LLM_CONVERSATION, default=CONVERSATION_NOTHING
         ): select_field(

@@ -6,6 +6,7 @@ from typing import Any, override
 from homeassistant.config_entries import SubentryFlowResult
 from homeassistant.const import CONF_LLM_HASS_API, CONF_NAME
 from homeassistant.helpers import llm
+from homeassistant.helpers.selector import SelectOptionDict
 
 from ..const import (
     CONF_CHROMA_API_KEY,
@@ -21,6 +22,7 @@ from ..servers.errors import CannotConnect, InvalidAuth, ModelServerError
 from ..servers.session import async_get_session
 from ..vector_store.chroma import async_check_chroma
 from ..vector_store.engine import Engine
+from .external_llms import external_llm_options
 from .fields import (
     Fields,
     ai_task_fields,
@@ -49,14 +51,14 @@ class ConversationFlow(RoleFlow):
     ) -> SubentryFlowResult:
         """Connect to the server, and go on to the settings.
 
-        LLM APIs and external LLMs that no longer exist are left out of the form.
+        LLM APIs and other models that no longer exist are left out of the form.
         """
         if errors := await self._async_find_server():
             return self.async_abort(reason=next(iter(errors.values())))
         apis = {api.id for api in llm.async_get_apis(self.hass)}
         for key, known in (
             (CONF_LLM_HASS_API, apis),
-            (CONF_EXTERNAL_LLMS, self._get_entry().subentries),
+            (CONF_EXTERNAL_LLMS, {option["value"] for option in self._externals()}),
         ):
             if chosen := self._values.get(key):
                 self._values[key] = [item for item in chosen if item in known]
@@ -65,8 +67,15 @@ class ConversationFlow(RoleFlow):
     @override
     def _fields(self, server: ModelServer) -> Fields:
         """Return the fields that only a conversation agent has."""
-        fields = conversation_fields(self.hass, self._get_entry(), server.kind)
+        fields = conversation_fields(self.hass, self._externals(), server.kind)
         return name_field() | fields if self._is_new else fields
+
+    def _externals(self) -> list[SelectOptionDict]:
+        """Return the other models that the agent may ask."""
+        subentry_id = (
+            None if self._is_new else self._get_reconfigure_subentry().subentry_id
+        )
+        return external_llm_options(self.hass, self._get_entry(), subentry_id)
 
     @override
     async def async_step_user(

@@ -11,6 +11,7 @@ from homeassistant.helpers import llm
 from homeassistant.util.ulid import ulid_now
 
 from ..const import DOMAIN
+from ..tools.external_llm import tools_for_all_agents
 from .assist_by_retrieval import AssistByRetrieval
 from .entity_mode import uses_retrieval
 
@@ -78,6 +79,9 @@ class AgentAPI(llm.API):
             )
             instance.api_prompt = chosen.api_prompt
             instance.tools = [*chosen.tools, *self._tools]
+            if llm.LLM_API_ASSIST in api_ids:
+                # llm.py gives them to the agents of other integrations.
+                instance.tools += tools_for_all_agents(self.hass, self._tools)
             instance.custom_serializer = chosen.custom_serializer
         return instance
 

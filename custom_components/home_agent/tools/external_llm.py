@@ -1,28 +1,29 @@
 """The tool by which the primary LLM asks another, usually bigger, model."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 import logging
-import traceback
-from typing import Any, Final, Self, override
-import weakref
+from typing import Any, Final, override
 
 from homeassistant.components import conversation
 from homeassistant.components.conversation.chat_log import current_chat_log
 from homeassistant.config_entries import ConfigEntry, ConfigSubentry
-from homeassistant.core import HomeAssistant, callback
+from homeassistant.core import HomeAssistant, callback, split_entity_id
 from homeassistant.exceptions import HomeAssistantError
-from homeassistant.helpers import llm
+from homeassistant.helpers import entity_registry as er, llm
 from homeassistant.util import slugify
-import probatio as vol
 
 from ..const import (
     CONF_EXTERNAL_LLM_CONVERSATION,
+    CONF_EXTERNAL_LLM_FOR_ALL_AGENTS,
     CONF_EXTERNAL_LLM_KEEP_ALIVE,
     CONF_EXTERNAL_LLM_PROMPT,
     CONF_EXTERNAL_LLM_STREAM,
     CONF_EXTERNAL_LLM_TOOL_DESCRIPTION,
     CONF_EXTERNAL_LLMS,
+    CONF_LLM_IDLE_TIMEOUT,
+    DEFAULT_IDLE_TIMEOUT,
     DOMAIN,
+    SUBENTRY_EXTERNAL_LLM,
 )
 from ..keep_alive import KeepAlive
 from ..model.reauth import async_start_role_reauth
@@ -31,6 +32,8 @@ from ..model.turn import Turn
 from ..servers.base import collect
 from ..servers.errors import InvalidAuth, ModelServerError
 from ..servers.messages import ChatAnswer, ChatMessage, ChatRequest
+from .external_entity import ENTITY_DOMAINS, ExternalEntityTool
+from .question import QuestionTool
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -46,9 +49,9 @@ DEFAULT_PROMPT: Final = (
     " question."
 )
 
-# How often one turn may ask the same external LLM. Each call may take minutes and
-# cost money, and small models repeat a call whose answer they do not like.
-MAX_CALLS_PER_TURN: Final = 3
+_ONLY_NAME: Final = f"{DOMAIN}__ask_external_llm"
+# OpenAI accepts 64 characters; Home Assistant may put the name of an API in front.
+_MAX_NAME_LENGTH: Final = 50
 
 # Which earlier messages of the conversation are sent with a question.
 CONVERSATION_NOTHING: Final = "nothing"
@@ -61,127 +64,44 @@ CONVERSATION_OPTIONS: Final = (
 )
 
 
-class _CallCounter:
-    """Counts the calls of each turn, by the user message that began it."""
+class ExternalLLMTool(QuestionTool):
+    """A tool that sends a question to the external LLM and returns its answer.
 
-    def __init__(self) -> None:
-        """Start without a turn."""
-        self._calls: dict[int, int] = {}
-
-    @callback
-    def add_call(self, message: conversation.UserContent) -> int:
-        """Count a call of a message's turn, and return how many that makes."""
-        key = id(message)
-        if key not in self._calls:
-            # Home Assistant drops the message when the conversation is over.
-            forget = weakref.finalize(message, self._calls.pop, key, None)
-            forget.atexit = False
-        self._calls[key] = self._calls.get(key, 0) + 1
-        return self._calls[key]
-
-
-class ExternalLLMTool(llm.Tool):
-    """A tool that sends a question to the external LLM and returns its answer."""
-
-    title = "Ask another language model"
-    integration = DOMAIN
-    annotations = llm.ToolAnnotations(
-        read_only=True, destructive=False, idempotent=True, open_world=True
-    )
-    parameters = vol.Schema(
-        {
-            vol.Required(
-                "prompt", description="The question, complete in itself"
-            ): vol.All(str, vol.Length(min=1)),
-            vol.Optional(
-                "context",
-                description="Facts from this home or conversation that it needs",
-            ): str,
-        }
-    )
+    subentry_id is None if the configuration has none, as in tests.
+    """
 
     def __init__(
         self,
         hass: HomeAssistant,
         config: Mapping[str, Any],
-        name: str = f"{DOMAIN}__ask_external_llm",
+        name: str = _ONLY_NAME,
     ) -> None:
-        """Make the tool from a flat configuration; connect to nothing yet.
-
-        The tools of several external LLMs need different names.
-        """
+        """Make the tool from a flat configuration; connect to nothing yet."""
+        super().__init__(name)
         self.hass = hass
-        self.name = name
         self.description = (
             config.get(CONF_EXTERNAL_LLM_TOOL_DESCRIPTION) or DEFAULT_TOOL_DESCRIPTION
         )
         self._config = config
         self._role = ModelRole(hass, config, Role.EXTERNAL_LLM)
-        self._calls = _CallCounter()
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
-        """Return the tool itself: Home Assistant copies the tools of its traces."""
-        return self
+        self.subentry_id = self._role.subentry_id
 
     @override
-    async def async_call(
-        self,
-        hass: HomeAssistant,
-        tool_input: llm.ToolInput,
-        llm_context: llm.LLMContext,
-    ) -> llm.ToolResult:
-        """Ask the external LLM, and return {"answer": text}.
+    async def _async_ask(
+        self, llm_context: llm.LLMContext, prompt: str, context: str | None = None
+    ) -> str:
+        """Return the external LLM's answer to a question.
 
-        Every failure is raised as HomeAssistantError or vol.Invalid, which Home
-        Assistant's chat log turns into a tool error that the primary LLM can explain.
+        Raise a ModelServerError if its server fails. If it refuses the key, ask the
+        user for another one.
         """
-        arguments = self.parameters(tool_input.tool_args)
-        self._check_call_limit()
         try:
-            answer = await self._execute(**arguments)
+            return await self._execute(prompt, context)
         except ModelServerError as err:
             _LOGGER.warning("The external LLM did not answer: %s", err.log_text)
             if isinstance(err, InvalidAuth):
-                async_start_role_reauth(hass, self._config, Role.EXTERNAL_LLM)
+                async_start_role_reauth(self.hass, self._config, Role.EXTERNAL_LLM)
             raise
-        except HomeAssistantError:
-            raise
-        except Exception as err:
-            # The message of such an error may hold a part of the answer, so the log
-            # gets only its type and, at DEBUG, the lines of code.
-            _LOGGER.error("Asking the external LLM failed: %s", type(err).__name__)
-            _LOGGER.debug("%s", "".join(traceback.format_tb(err.__traceback__)))
-            raise HomeAssistantError(
-                translation_domain=DOMAIN, translation_key="external_llm_failed"
-            ) from err
-        return llm.ToolResult(data={"answer": answer})
-
-    @callback
-    def _check_call_limit(self) -> None:
-        """Raise HomeAssistantError if this turn has asked often enough.
-
-        A call outside a conversation, such as by an MCP client, belongs to no turn.
-        """
-        chat_log = current_chat_log.get()
-        messages = () if chat_log is None else reversed(chat_log.content)
-        for message in messages:
-            if isinstance(message, conversation.UserContent):
-                break
-        else:
-            return
-        calls = self._calls.add_call(message)
-        if calls > MAX_CALLS_PER_TURN:
-            _LOGGER.debug(
-                "Refusing call %d of %s: one turn may make %d",
-                calls,
-                self.name,
-                MAX_CALLS_PER_TURN,
-            )
-            raise HomeAssistantError(
-                translation_domain=DOMAIN,
-                translation_key="external_llm_call_limit",
-                translation_placeholders={"limit": str(MAX_CALLS_PER_TURN)},
-            )
 
     async def _execute(
         self,
@@ -269,26 +189,83 @@ def _alternating(messages: Sequence[ChatMessage]) -> list[ChatMessage]:
 
 def external_llm_tools(
     hass: HomeAssistant, entry: ConfigEntry[Any], subentry: ConfigSubentry
-) -> list[ExternalLLMTool]:
-    """Return one tool for each external LLM that a conversation agent may ask.
+) -> list[QuestionTool]:
+    """Return one tool for each model that the user chose for a conversation agent.
 
-    The name of a single tool is fixed; of several, each name contains the title of
-    its subentry.
+    They are external LLMs of its entry, and AI task and conversation entities. The
+    name of a single tool is fixed; of several, each name contains the title of its
+    subentry, or the name in the entity id.
     """
-    chosen = [
-        external
-        for subentry_id in subentry.data.get(CONF_EXTERNAL_LLMS, ())
-        if (external := entry.subentries.get(subentry_id))
+    tools = [
+        tool
+        for choice in subentry.data.get(CONF_EXTERNAL_LLMS, ())
+        if (tool := _chosen_tool(hass, entry, subentry, choice))
     ]
-    if len(chosen) == 1:
-        return [ExternalLLMTool(hass, merged_config(entry, chosen[0]))]
-    tools: dict[str, ExternalLLMTool] = {}
-    for external in chosen:
-        name = base = f"{DOMAIN}__ask_{slugify(external.title)}"[:60]
+    if len(tools) == 1:
+        tools[0].name = _ONLY_NAME
+    _make_names_unique(tools)
+    return tools
+
+
+@callback
+def tools_for_all_agents(
+    hass: HomeAssistant, own: Sequence[llm.Tool] = ()
+) -> list[QuestionTool]:
+    """Return one tool for each external LLM that is offered to all agents.
+
+    External LLMs of all loaded entries count, but not those of which an agent has a
+    tool of its own.
+    """
+    taken = {tool.subentry_id for tool in own if isinstance(tool, ExternalLLMTool)}
+    tools: list[QuestionTool] = [
+        _subentry_tool(hass, entry, external)
+        for entry in hass.config_entries.async_loaded_entries(DOMAIN)
+        for external in entry.get_subentries_of_type(SUBENTRY_EXTERNAL_LLM)
+        if external.data.get(CONF_EXTERNAL_LLM_FOR_ALL_AGENTS)
+        and external.subentry_id not in taken
+    ]
+    _make_names_unique(tools, [tool.name for tool in own])
+    return tools
+
+
+def _chosen_tool(
+    hass: HomeAssistant, entry: ConfigEntry[Any], subentry: ConfigSubentry, choice: str
+) -> QuestionTool | None:
+    """Return the tool for one choice of an agent, None if what it names is gone.
+
+    An agent cannot choose itself.
+    """
+    if external := entry.subentries.get(choice):
+        return _subentry_tool(hass, entry, external)
+    registry = er.async_get(hass)
+    entity_id = er.async_resolve_entity_id(registry, choice)
+    if entity_id is None or split_entity_id(entity_id)[0] not in ENTITY_DOMAINS:
+        return None
+    if entity_id == registry.async_get_entity_id(
+        conversation.DOMAIN, DOMAIN, subentry.subentry_id
+    ):
+        return None
+    timeout = subentry.data.get(CONF_LLM_IDLE_TIMEOUT) or DEFAULT_IDLE_TIMEOUT
+    return ExternalEntityTool(hass, entity_id, choice, timeout)
+
+
+def _subentry_tool(
+    hass: HomeAssistant, entry: ConfigEntry[Any], external: ConfigSubentry
+) -> ExternalLLMTool:
+    """Return the tool of an external LLM, named after its title."""
+    name = f"{DOMAIN}__ask_{slugify(external.title)}"
+    return ExternalLLMTool(hass, merged_config(entry, external), name)
+
+
+def _make_names_unique(
+    tools: Iterable[QuestionTool], taken: Iterable[str] = ()
+) -> None:
+    """Shorten the names of tools, and number those that are taken."""
+    names = set(taken)
+    for tool in tools:
+        tool.name = base = tool.name[:_MAX_NAME_LENGTH]
         number = 1
-        while name in tools:
+        while tool.name in names:
             number += 1
-            name = f"{base}_{number}"
-        config = merged_config(entry, external)
-        tools[name] = ExternalLLMTool(hass, config, name=name)
-    return list(tools.values())
+            tool.name = f"{base}_{number}"
+        names.add(tool.name)
