@@ -9,6 +9,8 @@ from homeassistant.core import HomeAssistant
 from homeassistant.exceptions import HomeAssistantError
 import pytest
 
+from custom_components.home_agent.servers.messages import ChatAnswer, ChatRequest
+from custom_components.home_agent.servers.ollama import OllamaServer
 from tests.conftest import MakeEntry
 from tests.servers import OllamaStandIn, OpenAIStandIn, Reply
 from tests.servers.others import LlamaCppStandIn
@@ -155,3 +157,36 @@ async def test_the_feature(
     )
     has_feature = reports and not IS_2026_10
     assert features(home) == basic | (8 if has_feature else 0)
+
+
+@needs_2026_11
+async def test_all_questions_load_the_model_once(
+    home: HomeAssistant,
+    ollama: OllamaStandIn,
+    make_entry: MakeEntry,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It has keep_alive 0, and leaves the memory after the last question."""
+    asked: list[ChatRequest] = []
+    chat = OllamaServer.chat
+
+    async def note(server: OllamaServer, request: ChatRequest) -> ChatAnswer:
+        asked.append(request)
+        return await chat(server, request)
+
+    monkeypatch.setattr(OllamaServer, "chat", note)
+    await make_entry(ollama.url, ai_task={"llm_keep_alive": "0"})
+    ollama.brain.replies += [said(Yes=1.0), said(Yes=1.0)]
+    await evaluate(home, window=WINDOW, door=WINDOW)
+    assert [request.keeps_loaded for request in asked] == [True, False]
+
+
+@needs_2026_11
+async def test_a_probability_above_one(
+    home: HomeAssistant, ollama: OllamaStandIn, make_entry: MakeEntry
+) -> None:
+    """It counts as 1."""
+    await make_entry(ollama.url, ai_task={})
+    ollama.brain.replies.append(Reply("Yes", logprobs=(("Yes", 800.0), ("No", 0.0))))
+    answers = await evaluate(home, window=WINDOW)
+    assert answers["window"]["noul"] == 0.5
