@@ -129,7 +129,7 @@ class HomeAgent:
         """
         answers: list[Mapping[str, float]] = []
         with Turn(self._role) as turn:
-            for content in prompts:
+            for number, content in enumerate(prompts, start=1):
                 messages = await async_messages(self.hass, content)
                 request = self._request(messages, (), None)
                 request = replace(
@@ -137,6 +137,7 @@ class HomeAgent:
                     max_tokens=1,
                     think=None if request.think is None else False,
                     top_logprobs=MAX_TOP_LOGPROBS,
+                    more_may_follow=number < len(prompts),
                 )
                 answer = await turn.chat(request)
                 answers.append(answer.first_token_logprobs)

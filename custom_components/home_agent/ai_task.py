@@ -78,7 +78,7 @@ class HomeAgentAITaskEntity(ai_task.AITaskEntity):
     @override
     def available(self) -> bool:
         """Return whether the server answers."""
-        return self._residency.coordinator.last_update_success
+        return self._residency.coordinator.is_answering
 
     @override
     async def _async_generate_data(

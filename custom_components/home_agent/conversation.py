@@ -104,7 +104,7 @@ class HomeAgentConversationEntity(conversation.ConversationEntity):
     @override
     def available(self) -> bool:
         """Return whether the server answers."""
-        return self._residency.coordinator.last_update_success
+        return self._residency.coordinator.is_answering
 
     @property
     @override

@@ -40,6 +40,8 @@ EXPIRY_DELAYS: Final = (
 REQUEST_COOLDOWN: Final = 0.5
 # How long a model that the server is unloading is polled for every REQUEST_COOLDOWN.
 UNLOADING_POLLS: Final = timedelta(seconds=10)
+# The status of a proxy that cannot reach the server behind it.
+_PROXY_WITHOUT_SERVER: Final = (502, 504)
 
 type LoadedModels = tuple[LoadedModel, ...]
 
@@ -114,6 +116,22 @@ class ServerCoordinator(DataUpdateCoordinator[LoadedModels | None]):
     def lists_models(self) -> bool:
         """Return whether the server reports which models it has in memory."""
         return ServerCapability.LIST in self.capabilities
+
+    @property
+    def is_answering(self) -> bool:
+        """Return whether the server answers, even if it refuses to list its models.
+
+        A proxy may pass on nothing but the requests of a turn.
+        """
+        if self.last_update_success:
+            return True
+        err = self.last_exception.__cause__ if self.last_exception else None
+        return (
+            isinstance(err, ModelServerError)
+            and not is_away(err)
+            and not isinstance(err, InvalidAuth)
+            and err.status not in _PROXY_WITHOUT_SERVER
+        )
 
     def may_be_warmed(self, model: str) -> bool:
         """Return whether a model may be loaded and primed without a request of a user.

@@ -3,6 +3,7 @@
 from datetime import timedelta
 from typing import Any
 
+from aiohttp import web
 from homeassistant.const import EVENT_STATE_CHANGED, STATE_UNAVAILABLE, STATE_UNKNOWN
 from homeassistant.core import HomeAssistant
 from homeassistant.helpers import device_registry as dr, entity_registry as er
@@ -211,6 +212,40 @@ async def test_a_server_goes_and_comes_back(
     assert speech(await say(home, "Hello")).startswith("Hello!")
     await poll(home)
     assert STATE_UNAVAILABLE not in {state_of(home, key) for key in entity_ids}
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "is_available"),
+    [
+        (403, {"error": "no"}, True),
+        (404, {"error": "no"}, True),
+        (500, {"error": "no"}, True),
+        (200, {"models": [{"name": None}]}, True),
+        (401, {"error": "no"}, False),
+        (502, {"error": "no"}, False),
+        (504, {"error": "no"}, False),
+    ],
+)
+async def test_a_server_that_does_not_list_its_models(
+    home: HomeAssistant,
+    ollama: OllamaStandIn,
+    make_entry: MakeEntry,
+    *,
+    status: int,
+    body: dict[str, Any],
+    is_available: bool,
+) -> None:
+    """A proxy may pass on only chat requests: the agent answers, so it is available."""
+    await make_entry(ollama.url, conversation={})
+
+    async def answer(request: web.Request, _: dict[str, Any]) -> web.StreamResponse:
+        return web.json_response(body, status=status)
+
+    ollama.routes["GET", "/api/ps"] = answer
+    await poll(home)
+    state = state_of(home, "conversation.agent")
+    assert (state != STATE_UNAVAILABLE) is is_available
+    assert state_of(home, "sensor.agent_model_status") == STATE_UNAVAILABLE
 
 
 async def test_a_server_that_is_not_polled(

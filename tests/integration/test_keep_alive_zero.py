@@ -8,8 +8,9 @@ from aiohttp import web
 from homeassistant.core import HomeAssistant
 import pytest
 
+from custom_components.home_agent.model.use import model_uses
 from custom_components.home_agent.servers import ollama as ollama_client
-from tests.conftest import MakeEntry, say, speech
+from tests.conftest import MakeEntry, call_action, say, speech
 from tests.servers import OllamaStandIn, Reply, ToolUse
 from tests.servers.others import LMStudioStandIn
 from tests.servers.stand_in import Fault
@@ -27,6 +28,8 @@ class ThinkingOllama(OllamaStandIn):
         """Start without a request."""
         super().__init__(**options)
         self._kept = asyncio.Event()
+        self.may_answer = asyncio.Event()
+        self.may_answer.set()
 
     @override
     async def write_lines(
@@ -36,6 +39,7 @@ class ThinkingOllama(OllamaStandIn):
         if request.path == "/api/chat":
             async with asyncio.timeout(10):
                 await self._kept.wait()
+                await self.may_answer.wait()
             self._kept.clear()
         response = await super().write_lines(request, content_type, lines)
         if request.path == "/api/generate":
@@ -199,6 +203,79 @@ async def test_two_turns_at_once_unload_after_the_second(
     await settle(home)
     assert thinking.loaded(MODEL) is None
     assert extra(thinking).count(0) == 1
+
+
+async def test_a_setting_that_changes_in_the_turn(
+    home: HomeAssistant, thinking: ThinkingOllama, make_entry: MakeEntry
+) -> None:
+    """The model stays loaded after the turn, as the new setting wants."""
+    entry = await make_entry(thinking.url, conversation=ZERO)
+    thinking.brain.replies.append(Reply("Hello."))
+    thinking.may_answer.clear()
+    turn = home.async_create_task(say(home, "Hello"))
+    for _ in range(1000):
+        if thinking.sent("/api/generate"):
+            break
+        await asyncio.sleep(0.01)
+    agent = next(iter(entry.subentries.values()))
+    home.config_entries.async_update_subentry(
+        entry, agent, data={**agent.data, "llm_keep_alive": "-1"}
+    )
+    use = model_uses(home).async_get(thinking.url, MODEL)
+    for _ in range(1000):
+        if (longest := use.shared.longest()) and longest.is_indefinite:
+            break
+        await asyncio.sleep(0.01)
+    thinking.may_answer.set()
+    await turn
+    await settle(home)
+    assert 0 not in extra(thinking)
+    assert thinking.loaded(MODEL) is not None
+
+
+async def test_a_load_at_the_end_of_the_turn(
+    home: HomeAssistant,
+    thinking: ThinkingOllama,
+    make_entry: MakeEntry,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A load that the user asks for holds: the unload before it does not overtake."""
+    began, may_go_on = asyncio.Event(), asyncio.Event()
+    unload = ollama_client.OllamaServer.unload
+
+    async def unload_late(server: ollama_client.OllamaServer, model: str) -> None:
+        began.set()
+        await may_go_on.wait()
+        await unload(server, model)
+
+    monkeypatch.setattr(ollama_client.OllamaServer, "unload", unload_late)
+    await make_entry(thinking.url, conversation=ZERO)
+    thinking.brain.replies.append(Reply("Hello."))
+    await say(home, "Hello")
+    await began.wait()
+    load = home.async_create_task(call_action(home, "load_model", keep_alive="1h"))
+    for _ in range(50):
+        await asyncio.sleep(0)
+    may_go_on.set()
+    await load
+    await settle(home)
+    resident = thinking.loaded(MODEL)
+    assert resident is not None
+    assert resident.seconds == 3600
+
+
+async def test_another_role_asks_the_model_in_the_turn(
+    home: HomeAssistant, thinking: ThinkingOllama, make_entry: MakeEntry
+) -> None:
+    """Its request, which has no tools, does not unload the model of the agent."""
+    external = {"external_llm_model": MODEL, "external_llm_keep_alive": "0"}
+    await make_entry(thinking.url, conversation=ZERO, external_llm=external)
+    ask = ToolUse("home_agent__ask_external_llm", {"prompt": "Why?"})
+    thinking.brain.replies += [Reply(tools=(ask,)), Reply("So."), Reply(DONE)]
+    assert speech(await say(home, "Why?")) == DONE
+    await settle(home)
+    assert thinking.memory.loads == [MODEL]
+    assert thinking.loaded(MODEL) is None
 
 
 async def test_lm_studio_unloads_after_the_turn(

@@ -86,6 +86,22 @@ async def test_a_removed_entry(
     assert in_memory(ollama) == set()
 
 
+async def test_a_disabled_entry(
+    home: HomeAssistant, ollama: OllamaStandIn, make_entry: MakeEntry
+) -> None:
+    """Its model is unloaded; it stays loaded when the entry is only reloaded."""
+    entry = await make_entry(ollama.url, conversation=NEVER)
+    assert await use_all(home, ollama) == {PRIMARY}
+    await home.config_entries.async_reload(entry.entry_id)
+    await settle(home)
+    assert in_memory(ollama) == {PRIMARY}
+    await home.config_entries.async_set_disabled_by(
+        entry.entry_id, ConfigEntryDisabler.USER
+    )
+    await settle(home)
+    assert in_memory(ollama) == set()
+
+
 async def test_another_model_for_a_role(
     home: HomeAssistant, ollama: OllamaStandIn, make_entry: MakeEntry
 ) -> None:

@@ -1,5 +1,6 @@
 """The AI task entity: text, data of a structure, tools, images, errors."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -127,6 +128,41 @@ async def test_an_answer_that_does_not_fit_is_repaired(
     assert second["format"] == first["format"]
     (turn,) = turns
     assert turn.requests == 2
+
+
+@pytest.mark.parametrize(
+    ("field", "wrong", "right"),
+    [
+        ({"boolean": {}}, 1, True),
+        ({"number": {}}, True, 1),
+        (
+            {
+                "object": {
+                    "multiple": True,
+                    "fields": {"name": {"selector": {"text": {}}}},
+                }
+            },
+            [1, 2],
+            [{"name": "Fern"}],
+        ),
+    ],
+)
+async def test_values_of_a_wrong_type(
+    home: HomeAssistant,
+    ollama: OllamaStandIn,
+    make_entry: MakeEntry,
+    field: dict[str, Any],
+    wrong: Any,
+    right: Any,
+) -> None:
+    """Some selectors take them, or raise an error of Python: they are repaired."""
+    await make_entry(ollama.url, ai_task={})
+    structure = vol.Schema({vol.Required("value"): selector.selector(field)})
+    ollama.brain.replies += [
+        Reply(json.dumps({"value": value})) for value in (wrong, right)
+    ]
+    assert await generate(home, structure=structure) == {"value": right}
+    assert len(ollama.sent("/api/chat")) == 2
 
 
 async def test_one_repair_only(

@@ -9,6 +9,10 @@ from homeassistant.core import HomeAssistant
 from homeassistant.exceptions import HomeAssistantError
 import pytest
 
+from custom_components.home_agent.servers.answers import Answer
+from custom_components.home_agent.servers.messages import ChatAnswer, ChatRequest
+from custom_components.home_agent.servers.ollama import OllamaServer
+from custom_components.home_agent.servers.openai_answers import parse_chat_answer
 from tests.conftest import MakeEntry
 from tests.servers import OllamaStandIn, OpenAIStandIn, Reply
 from tests.servers.others import LlamaCppStandIn
@@ -127,11 +131,15 @@ async def test_too_many_answers(
 
 
 @needs_2026_11
+@pytest.mark.parametrize("setting", [{"llm_think": "high"}, {}])
 async def test_the_model_does_not_think(
-    home: HomeAssistant, ollama: OllamaStandIn, make_entry: MakeEntry
+    home: HomeAssistant,
+    ollama: OllamaStandIn,
+    make_entry: MakeEntry,
+    setting: dict[str, str],
 ) -> None:
-    """The first token is one of the answer; without the setting nothing is sent."""
-    await make_entry(ollama.url, ai_task={"llm_model": "qwen3:8b", "llm_think": "high"})
+    """The first token is one of the answer; Ollama's default would be to think."""
+    await make_entry(ollama.url, ai_task={"llm_model": "qwen3:8b", **setting})
     ollama.brain.replies.append(said(Yes=1.0))
     await evaluate(home, window=WINDOW)
     (body,) = ollama.sent("/api/chat")
@@ -155,3 +163,53 @@ async def test_the_feature(
     )
     has_feature = reports and not IS_2026_10
     assert features(home) == basic | (8 if has_feature else 0)
+
+
+@needs_2026_11
+async def test_all_questions_load_the_model_once(
+    home: HomeAssistant,
+    ollama: OllamaStandIn,
+    make_entry: MakeEntry,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It has keep_alive 0, and leaves the memory after the last question."""
+    asked: list[ChatRequest] = []
+    chat = OllamaServer.chat
+
+    async def note(server: OllamaServer, request: ChatRequest) -> ChatAnswer:
+        asked.append(request)
+        return await chat(server, request)
+
+    monkeypatch.setattr(OllamaServer, "chat", note)
+    await make_entry(ollama.url, ai_task={"llm_keep_alive": "0"})
+    ollama.brain.replies += [said(Yes=1.0), said(Yes=1.0)]
+    await evaluate(home, window=WINDOW, door=WINDOW)
+    assert [request.keeps_loaded for request in asked] == [True, False]
+
+
+@needs_2026_11
+async def test_a_probability_above_one(
+    home: HomeAssistant, ollama: OllamaStandIn, make_entry: MakeEntry
+) -> None:
+    """It counts as 1."""
+    await make_entry(ollama.url, ai_task={})
+    ollama.brain.replies.append(Reply("Yes", logprobs=(("Yes", 800.0), ("No", 0.0))))
+    answers = await evaluate(home, window=WINDOW)
+    assert answers["window"]["noul"] == 0.5
+
+
+@pytest.mark.parametrize(
+    "logprobs",
+    ["none", 1, [1], [{"top_logprobs": "x"}], [{"top_logprobs": [{"logprob": -1}]}]],
+)
+def test_probabilities_in_an_unknown_form(logprobs: Any) -> None:
+    """They are not worth an answer, which nobody may have asked to have them."""
+    choice = {"message": {"content": "Hi"}, "logprobs": logprobs}
+    answers = (
+        Answer("server", {"logprobs": logprobs}).first_token_logprobs("logprobs"),
+        Answer("server", {"content": logprobs}).first_token_logprobs("content"),
+    )
+    assert answers == ({}, {})
+    whole = parse_chat_answer(Answer("server", {"choices": [choice]}), "server")
+    assert whole.content == "Hi"
+    assert whole.first_token_logprobs == {}

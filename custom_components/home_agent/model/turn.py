@@ -5,7 +5,7 @@ from contextlib import aclosing, contextmanager
 from dataclasses import replace
 import logging
 from types import TracebackType
-from typing import Final, Self
+from typing import Self
 
 from ..keep_alive import KeepAlive
 from ..servers.base import ModelServer, ServerCapability
@@ -24,8 +24,6 @@ from .turn_record import TurnRecord
 
 _LOGGER = logging.getLogger(__name__)
 
-_AT_ONCE: Final = KeepAlive.parse("0")
-
 
 class Turn:
     """Sends the requests of one turn of a role and records seconds and tokens.
@@ -40,7 +38,7 @@ class Turn:
 
     Each request is sent with the longest keep_alive of all roles that share the model.
     If that is 0, the model nevertheless stays loaded until the turn has ended: a
-    request with tools may be followed by another one.
+    request with tools may be followed by another one, and another turn may need it.
     """
 
     def __init__(self, role: ModelRole) -> None:
@@ -177,20 +175,35 @@ class Turn:
         if shared.kept_on is None or self._use.running_turns:
             return
         server, shared.kept_on = shared.kept_on, None
-        if self._role.keep_alive_to_send(_AT_ONCE).nanoseconds == 0:
-            self._role.run_in_background(self._async_unload(server), "unload")
+        # The setting of this role may have changed while the turn ran.
+        wanted = shared.longest()
+        if wanted is None or wanted.nanoseconds == 0:
+            unload = self._async_unload(server, shared.sent)
+            self._role.run_in_background(unload, "unload")
 
-    async def _async_unload(self, server: ModelServer) -> None:
-        """Unload the model after a turn with keep_alive 0; only log a failure."""
-        _LOGGER.debug("Unloading %s: its keep_alive is 0", self._role.model)
-        self._use.note_unload_request()
-        try:
-            await server.unload(self._role.model)
-        except ModelServerError as err:
-            self._use.unload_requested = False
-            _LOGGER.debug("Cannot unload %s: %s", self._role.model, err.log_text)
+    async def _async_unload(self, server: ModelServer, sent: KeepAlive | None) -> None:
+        """Unload the model after a turn with keep_alive 0; only log a failure.
+
+        sent is the keep_alive of the last request of the turn. Do nothing if another
+        request has loaded the model since: its keep_alive holds.
+        """
+        use = self._use
+        async with use.load_lock:
+            if use.running_turns:
+                # The last of them unloads it.
+                use.shared.kept_on = server
+                return
+            if use.shared.sent is not sent:
+                return
+            _LOGGER.debug("Unloading %s: its keep_alive is 0", self._role.model)
+            use.note_unload_request()
+            try:
+                await server.unload(self._role.model)
+            except ModelServerError as err:
+                use.unload_requested = False
+                _LOGGER.debug("Cannot unload %s: %s", self._role.model, err.log_text)
         # Its listeners poll the server.
-        self._use.requests_changed.notify()
+        use.requests_changed.notify()
 
     @contextmanager
     def _count_request(
@@ -236,11 +249,17 @@ class Turn:
         """Log a request; return it as it is sent, and the length of its prompt."""
         if request.keep_alive is not None:
             longest = self._role.keep_alive_to_send(request.keep_alive)
-            may_follow = request.tools or request.json_schema is not None
+            may_follow = (
+                request.more_may_follow
+                or bool(request.tools)
+                or request.json_schema is not None
+                # A tool may ask the model in a turn of its own.
+                or self._use.running_turns > 1
+            )
             request = replace(
                 request,
                 keep_alive=longest,
-                more_may_follow=bool(may_follow) and _unloads(server),
+                more_may_follow=may_follow and _unloads(server),
             )
             if request.keeps_loaded:
                 self._unloads_on = server

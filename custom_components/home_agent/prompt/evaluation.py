@@ -72,7 +72,8 @@ def evaluation_answer(
     for token, logprob in logprobs.items():
         label = token.strip(_AROUND_A_LABEL).casefold()
         if label in found:
-            found[label] += exp(logprob)
+            # A probability is 1 at most, whatever the server reports.
+            found[label] += exp(min(logprob, 0.0))
     if not (total := sum(found.values())):
         raise HomeAssistantError(
             translation_domain=DOMAIN, translation_key="no_probabilities"

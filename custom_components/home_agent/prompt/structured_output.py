@@ -21,6 +21,9 @@ _REPAIR_REQUEST: Final = (
 # Small models put their JSON into a code block all the same.
 _CODE_BLOCK: Final = re.compile(r"^\s*```\w*\s*\n(.*?)\n?\s*```\s*$", re.DOTALL)
 
+# What some selectors raise for a value whose type they do not check.
+_UNCHECKED: Final = (AttributeError, LookupError, TypeError, ValueError)
+
 
 class StructureMismatch(Exception):
     """An answer does not fit its structure; the text is the reason, for the model."""
@@ -69,8 +72,11 @@ class StructuredOutput:
             raise StructureMismatch("; ".join(map(str, err.errors))) from err
         except vol.Invalid as err:
             raise StructureMismatch(str(err)) from err
+        except _UNCHECKED as err:
+            raise StructureMismatch("a value has the wrong type") from err
         if isinstance(data, dict) and isinstance(fitted, dict):
-            if wrong := [key for key in data if data[key] != fitted.get(key)]:
+            wrong = [key for key in data if not _is_same(data[key], fitted.get(key))]
+            if wrong:
                 raise StructureMismatch(f"wrong type of {', '.join(wrong)}")
             return fitted | data
         return data if data == fitted else fitted
@@ -87,3 +93,12 @@ class StructuredOutput:
     def repair_request(fault: str) -> str:
         """Return the message that asks for a corrected answer."""
         return _REPAIR_REQUEST.format(fault=fault)
+
+
+def _is_same(value: Any, fitted: Any) -> bool:
+    """Return whether a value is what a selector has made of it.
+
+    For Python, True equals 1: for a schema, a boolean is no number.
+    """
+    is_boolean = isinstance(value, bool) is isinstance(fitted, bool)
+    return is_boolean and bool(value == fitted)

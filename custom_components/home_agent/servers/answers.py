@@ -133,16 +133,20 @@ class Answer:
     def first_token_logprobs(self, key: str) -> dict[str, float]:
         """Return the log probabilities of the likeliest first tokens, by token.
 
-        key is a list with an item for each token of an answer; {} if it is empty or
-        missing. Ollama (0.12.11 and newer) and OpenAI have the same form.
+        key is a list with an item for each token of an answer. Ollama (0.12.11 and
+        newer) and OpenAI have the same form. {} if there is nothing in this form: like
+        a number, it is not worth an answer.
         """
-        tokens = self.objects(key) if self.value(key) else []
-        found = tokens[0].objects("top_logprobs") if tokens else []
-        return {
-            item.text("token"): logprob
-            for item in found
-            if (logprob := item.number("logprob")) is not None
-        }
+        try:
+            tokens = self.objects(key)
+            found = tokens[0].objects("top_logprobs") if tokens else []
+            return {
+                item.text("token"): logprob
+                for item in found
+                if (logprob := item.number("logprob")) is not None
+            }
+        except MalformedAnswer:
+            return {}
 
     def value(self, key: str) -> object:
         """Return a field of any type, None if it is absent."""

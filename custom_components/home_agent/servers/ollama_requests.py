@@ -18,10 +18,13 @@ def chat_body(request: ChatRequest, stream: bool) -> JsonObject:
         ]
     if request.json_schema is not None:
         body["format"] = request.json_schema
-    if request.top_logprobs is not None:
-        body |= {"logprobs": True, "top_logprobs": request.top_logprobs}
     if request.think is not None:
         body["think"] = request.think
+    if request.top_logprobs is not None:
+        body |= {"logprobs": True, "top_logprobs": request.top_logprobs}
+        # Without the field, a model that can think does so first, and the first token
+        # is none of the answer (server/routes.go, 0.24). Any model takes false.
+        body["think"] = False
     options = {
         "num_ctx": request.num_ctx,
         "temperature": request.temperature,

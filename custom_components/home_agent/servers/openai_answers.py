@@ -114,7 +114,7 @@ def parse_chat_answer(answer: Answer, host: str) -> ChatAnswer:
     finish_reason = choices[0].optional_text("finish_reason")
     text, thinking = _content_of(message)
     content, tagged = split_thinking(text)
-    logprobs = choices[0].optional_object("logprobs")
+    logprobs = choices[0].figures("logprobs")
     return ChatAnswer(
         content=content,
         thinking=thinking + tagged,
