@@ -233,6 +233,31 @@ def test_language(path: Path) -> None:
     assert not languages.faults(TEXTS, texts, is_english=path.stem == "en")
 
 
+@pytest.mark.parametrize(
+    "path", sorted(FOLDER.glob("translations/*.json")), ids=lambda path: path.stem
+)
+def test_errors_of_a_first_set_up_say_what_to_do(path: Path) -> None:
+    """Somebody who types a wrong address or model reads what to check."""
+    texts = json.loads(path.read_text(encoding="utf-8"))
+    for part in (texts["config"], *texts["config_subentries"].values()):
+        assert "OLLAMA_HOST=0.0.0.0" in part["error"]["cannot_connect"]
+        assert "11434" in part["error"]["unknown_server"]
+        assert not part["error"]["model_pull_failed"].endswith("{error}")
+
+
+@pytest.mark.parametrize(
+    "path", sorted(FOLDER.glob("translations/*.json")), ids=lambda path: path.stem
+)
+def test_every_way_to_learn_about_the_home_is_explained(path: Path) -> None:
+    """The help text names each option as the list names it."""
+    texts = json.loads(path.read_text(encoding="utf-8"))
+    step = texts["config_subentries"]["conversation"]["step"]["settings"]
+    explained = step["data_description"]["entity_mode"]
+    for label in texts["selector"]["entity_mode"]["options"].values():
+        assert label in explained
+    assert step["sections"]["advanced"]["name"] in explained
+
+
 ENGLISH: dict[str, Any] = {
     "exceptions": {
         "gone": {"message": "The model {model} is gone."},

@@ -29,10 +29,10 @@ class KnownModel:
 
 
 # All of them call tools. Sizes by ollama.com/library; a context of 8192 tokens needs
-# about 1 GB more.
+# about 1 GB more. The form of a server without models shows the first one as chosen.
 CHAT_MODELS: Final = (
-    KnownModel("qwen3:1.7b", 1.4, 4),
     KnownModel("llama3.2:3b", 2.0, 4),
+    KnownModel("qwen3:1.7b", 1.4, 4),
     KnownModel("qwen3:4b", 2.5, 8),
     KnownModel("qwen3:8b", 5.2, 8),
     KnownModel("qwen3:14b", 9.3, 16),

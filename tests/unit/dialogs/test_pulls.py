@@ -41,7 +41,10 @@ async def test_an_empty_ollama_is_set_up(home: HomeAssistant, browser: Dialogs) 
         await browser.start()
         form = await browser.fill_in(llm_base_url=server.url)
         assert form["description_placeholders"]["count"] == "0"
-        assert options(form, "llm_model") == [model.name for model in CHAT_MODELS]
+        names = options(form, "llm_model")
+        assert names == [model.name for model in CHAT_MODELS]
+        # The one that docs/FIRST_TEN_MINUTES.md recommends.
+        assert names[0] == "llama3.2:3b"
         listed = options(form, "embedding_model", "embedding")
         assert listed == [model.name for model in EMBEDDING_MODELS]
         shown = await browser.fill_in(
