@@ -171,6 +171,7 @@ class Turn:
         """
         model, shared = self._role.model, self._use.shared
         if self._unloads_on is not None and model in self._unloads_on.kept_loaded:
+            self._unloads_on.kept_loaded.discard(model)
             shared.kept_on = self._unloads_on
         if shared.kept_on is None or self._use.running_turns:
             return
@@ -196,11 +197,10 @@ class Turn:
             if use.shared.sent is not sent:
                 return
             _LOGGER.debug("Unloading %s: its keep_alive is 0", self._role.model)
-            use.note_unload_request()
             try:
-                await server.unload(self._role.model)
+                with use.unloading():
+                    await server.unload(self._role.model)
             except ModelServerError as err:
-                use.unload_requested = False
                 _LOGGER.debug("Cannot unload %s: %s", self._role.model, err.log_text)
         # Its listeners poll the server.
         use.requests_changed.notify()

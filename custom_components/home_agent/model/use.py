@@ -192,12 +192,20 @@ class ModelUse:
             self.idle.set()
         self.server.end_turn()
 
-    @callback
-    def note_unload_request(self) -> None:
-        """Note that Home Agent is about to unload the model, and interrupt priming."""
+    @contextmanager
+    def unloading(self) -> Iterator[None]:
+        """Context of Home Agent's own request to unload the model.
+
+        Interrupt priming before it, which would load the model again.
+        """
         self.unload_requested = True
         self.primed_prefix = None
         self.server.interrupt_priming()
+        try:
+            yield
+        except HomeAssistantError:
+            self.unload_requested = False
+            raise
 
     @contextmanager
     def count_request(

@@ -201,14 +201,8 @@ class ModelLoader:
         """Unload the model; the caller holds the load lock. Raise as async_unload."""
         server = await self._role.server()
         _LOGGER.debug("Unloading %s: %s", self._role.model, reason)
-        # Before the request, so that no priming loads the model after it.
-        self._use.note_unload_request()
-        try:
-            with self._note_failure():
-                await server.unload(self._role.model)
-        except HomeAssistantError:
-            self._use.unload_requested = False
-            raise
+        with self._use.unloading(), self._note_failure():
+            await server.unload(self._role.model)
         self.residency.coordinator.async_request_ended()
 
     async def async_pull(self) -> AsyncGenerator[float]:

@@ -44,8 +44,8 @@ async def _async_release(hass: HomeAssistant, role: ModelRole) -> None:
                 return
             if await _is_only_user(server, role.model, _models_in_use(hass, role.url)):
                 _LOGGER.debug("Unloading %s: no role uses it any more", role.model)
-                role.use.note_unload_request()
-                await server.unload(role.model)
+                with role.use.unloading():
+                    await server.unload(role.model)
         except NotSupported as err:
             _LOGGER.debug("Not unloading %s: %s", role.model, err.log_text)
         except ModelServerError as err:

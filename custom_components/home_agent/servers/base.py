@@ -188,7 +188,7 @@ class ModelServer(ABC):
         """Make a client for the server that connection leads to."""
         self.connection = connection
         self.keep_alive_refusal: str | None = None
-        # Models that stay loaded after a request with keep_alive 0, until unload.
+        # Models loaded by a request with keep_alive 0 that stay until the turn has ended.
         self.kept_loaded: set[str] = set()
         self.http = HttpClient(
             session,

@@ -106,7 +106,6 @@ class LMStudioServer(OpenAICompatibleServer):
     @override
     async def unload(self, model: str) -> None:
         """Unload all instances of a model; NotSupported before 0.4."""
-        self.kept_loaded.discard(model)
         if (models := await self._models()) is None:
             raise NotSupported(self.http.host)
         for entry in models:

@@ -285,7 +285,6 @@ class OllamaServer(ModelServer):
         /api/generate does so for embedding models too; /api/embed would load
         the model first.
         """
-        self.kept_loaded.discard(model)
         await self._post(
             self._url("generate"), {"model": model, "keep_alive": 0, "stream": False}
         )
