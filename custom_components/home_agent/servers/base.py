@@ -188,7 +188,8 @@ class ModelServer(ABC):
         """Make a client for the server that connection leads to."""
         self.connection = connection
         self.keep_alive_refusal: str | None = None
-        # Models loaded by a request with keep_alive 0 that stay until the turn has ended.
+        # Models that stay loaded after a request with keep_alive 0: the turn that
+        # sent it unloads them.
         self.kept_loaded: set[str] = set()
         self.http = HttpClient(
             session,
